@@ -1,0 +1,184 @@
+"""The facts on the card, each read from one key of `run.json` or `evaluation.json`.
+
+Every field below names its key and the check that its value must pass. Nothing is guessed and
+nothing has a default: a gap, a value that cannot be true, or two files that do not belong together
+stop the card with one line.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from model_card import checks
+from model_card.checks import CURES, FactError, MissingFactError
+
+__all__ = ["CardFacts", "FactError", "MissingFactError"]
+
+CLASS_ROWS = checks.rows(
+    label=checks.text,
+    n=checks.whole,
+    recall=checks.optional(checks.share),  # null: no test image of this class
+    precision=checks.optional(checks.share),  # null: the class was never predicted
+)
+CONFUSED_ROWS = checks.rows(label=checks.text, predicted=checks.text, n=checks.positive)
+
+
+def fact(source: str, check: Callable[[Any], Any]) -> Any:
+    """A field of CardFacts read from `source`, "run.KEY" or "evaluation.KEY", through `check`."""
+    return field(metadata={"source": source, "check": check})
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """Everything that the card states. Shares are from 0 to 1, durations in seconds."""
+
+    # The run
+    run_format: int = fact("run.format", checks.one_of(1))
+    recipe_name: str = fact("run.recipe_name", checks.text)
+    command: str = fact("run.command", checks.text)
+    started: str = fact("run.started", checks.text)  # ISO 8601, UTC
+    finished: str = fact("run.finished", checks.text)
+    seconds_data: float = fact("run.seconds.data", checks.amount)
+    seconds_train: float = fact("run.seconds.train", checks.amount)
+    seconds_total: float = fact("run.seconds.total", checks.amount)
+    versions: tuple[tuple[str, str], ...] = fact("run.versions", checks.versions)
+    code_sha256: str = fact("run.code_sha256", checks.sha256)
+
+    # The model
+    base_model: str | None = fact("run.model.id", checks.optional(checks.text))  # null: scratch
+    base_revision: str | None = fact("run.model.revision", checks.optional(checks.text))
+    base_license: str | None = fact("run.model.license", checks.optional(checks.text))
+    architecture: str = fact("run.model.architecture", checks.text)
+    num_parameters: int = fact("run.model.num_parameters", checks.positive)
+    image_size: int = fact("run.model.image_size", checks.positive)  # pixels a side
+    patch_size: int | None = fact("run.model.patch_size", checks.optional(checks.positive))
+
+    # The data
+    dataset: str = fact("run.data.dataset", checks.text)
+    source: str = fact("run.data.source", checks.one_of("hub", "local", "sample"))
+    data_revision: str | None = fact("run.data.revision", checks.optional(checks.text))
+    fingerprint: str = fact("run.data.fingerprint", checks.sha256)
+    train_split: str = fact("run.data.train_split", checks.text)
+    test_split: str = fact("run.data.test_split", checks.text)
+    num_train: int = fact("run.data.num_train", checks.positive)
+    num_selection: int = fact("run.data.num_selection", checks.positive)
+    num_test: int = fact("run.data.num_test", checks.positive)
+    selection_fraction: float = fact("run.data.selection_fraction", checks.share)
+    split_seed: int = fact("run.data.split_seed", checks.whole)
+    left_out_train: int = fact("run.data.left_out.train", checks.whole)
+    left_out_test: int = fact("run.data.left_out.test", checks.whole)
+    identical_train_test: int = fact("run.data.identical_train_test", checks.whole)
+    label_names: tuple[str, ...] = fact("run.data.label_names", checks.names)
+
+    # The training, as it really was
+    world_size: int = fact("run.training.world_size", checks.positive)
+    device: str = fact("run.training.device", checks.text)
+    mixed_precision: str = fact("run.training.mixed_precision", checks.text)
+    batch_total: int = fact("run.training.total_train_batch_size", checks.positive)
+    batch_device: int = fact("run.training.per_device_train_batch_size", checks.positive)
+    accumulation: int = fact("run.training.gradient_accumulation_steps", checks.positive)
+    epochs: float = fact("run.training.num_train_epochs", checks.amount)
+    steps: int = fact("run.training.steps", checks.positive)
+    learning_rate: float = fact("run.training.learning_rate", checks.amount)
+    schedule: str = fact("run.training.lr_scheduler_type", checks.text)
+    warmup: float = fact("run.training.warmup_steps", checks.amount)  # below 1: share of steps
+    weight_decay: float = fact("run.training.weight_decay", checks.amount)
+    optimizer: str = fact("run.training.optimizer", checks.text)
+    label_smoothing: float = fact("run.training.label_smoothing_factor", checks.share)
+    seed: int = fact("run.training.seed", checks.whole)
+    data_seed: int | None = fact("run.training.data_seed", checks.optional(checks.whole))
+    images_per_second: float = fact("run.training.images_per_second", checks.amount)
+    augmentation: tuple[tuple[str, Any], ...] = fact("run.training.augmentation", checks.pairs)
+
+    # The choice of the checkpoint, on the selection slice of the training data
+    selection_metric: str = fact("run.selection.metric", checks.text)
+    selection_top1: float = fact("run.selection.top1", checks.share)
+    selection_n: int = fact("run.selection.n", checks.positive)
+    best_step: int = fact("run.selection.best_step", checks.whole)
+    best_epoch: float = fact("run.selection.best_epoch", checks.amount)
+
+    # The evaluation: what was scored
+    eval_format: int = fact("evaluation.format", checks.one_of(1))
+    eval_source: str = fact("evaluation.source", checks.one_of("hub", "local", "sample"))
+    eval_revision: str | None = fact("evaluation.dataset_revision", checks.optional(checks.text))
+    eval_fingerprint: str = fact("evaluation.dataset_fingerprint", checks.sha256)
+    eval_split: str = fact("evaluation.split", checks.text)
+    n: int = fact("evaluation.n", checks.positive)
+    eval_left_out: int = fact("evaluation.left_out", checks.whole)
+    model_sha256: str = fact("evaluation.model_sha256", checks.sha256)
+
+    # The evaluation: what came out
+    top1: float = fact("evaluation.metrics.top1", checks.share)
+    top5: float = fact("evaluation.metrics.top5", checks.share)
+    macro_f1: float = fact("evaluation.metrics.macro_f1", checks.share)
+    nll: float = fact("evaluation.metrics.nll", checks.amount)  # nats per image
+    ece: float = fact("evaluation.metrics.ece", checks.share)
+    top1_interval: tuple[float, float] = fact("evaluation.intervals.top1", checks.interval)
+    top5_interval: tuple[float, float] = fact("evaluation.intervals.top5", checks.interval)
+    interval_method: str = fact("evaluation.interval_method", checks.text)
+    per_class: tuple[dict[str, Any], ...] = fact("evaluation.per_class", CLASS_ROWS)
+    most_confused: tuple[dict[str, Any], ...] = fact("evaluation.most_confused", CONFUSED_ROWS)
+
+    # The evaluation: how it was done
+    eval_seed: int = fact("evaluation.seed", checks.whole)
+    eval_precision: str = fact("evaluation.precision", checks.text)
+    preprocessing: tuple[tuple[str, Any], ...] = fact("evaluation.preprocessing", checks.pairs)
+    eval_height: int = fact("evaluation.preprocessing.height", checks.positive)  # pixels
+    eval_width: int = fact("evaluation.preprocessing.width", checks.positive)
+    resample: str = fact("evaluation.preprocessing.resample", checks.text)
+    image_mean: tuple[float, ...] = fact("evaluation.preprocessing.image_mean", checks.channels)
+    image_std: tuple[float, ...] = fact("evaluation.preprocessing.image_std", checks.channels)
+    rescale_factor: float = fact("evaluation.preprocessing.rescale_factor", checks.amount)
+    decoder: str = fact("evaluation.preprocessing.decoder", checks.text)
+    eval_device: str = fact("evaluation.device", checks.text)
+    eval_world_size: int = fact("evaluation.world_size", checks.positive)
+    eval_batch_size: int = fact("evaluation.batch_size", checks.positive)
+    eval_versions: tuple[tuple[str, str], ...] = fact("evaluation.versions", checks.versions)
+    eval_created: str = fact("evaluation.created", checks.text)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "CardFacts":
+        """Read `run.json` and `evaluation.json` of a run or release folder.
+
+        Raises MissingFactError for a gap, and FactError for a value that cannot be true or for
+        files that do not belong together. Both are ValueErrors of one line: file, key, cure.
+        """
+        files = {
+            f"{stem}.json": checks.read_json(folder / f"{stem}.json")
+            for stem in ("run", "evaluation")
+        }
+        facts = cls(
+            **{item.name: checks.read_value(files, **item.metadata) for item in fields(cls)}
+        )
+        _check_together(facts)
+        return facts
+
+
+def _check_together(facts: CardFacts) -> None:
+    """Refuse an evaluation of other data than the run's, and numbers that contradict each other."""
+    if facts.source == "hub" and facts.data_revision is None:
+        raise MissingFactError(f"run.json has no data.revision: {CURES['run.json']}")
+    expected = {
+        "source": (facts.source, facts.eval_source),
+        "dataset_revision": (facts.data_revision, facts.eval_revision),
+        "dataset_fingerprint": (facts.fingerprint, facts.eval_fingerprint),
+        "split": (facts.test_split, facts.eval_split),
+        "n": (facts.num_test, facts.n),
+        "left_out": (facts.left_out_test, facts.eval_left_out),
+        "per_class labels": (set(facts.label_names), {row["label"] for row in facts.per_class}),
+        "per_class n, summed,": (facts.num_test, sum(row["n"] for row in facts.per_class)),
+    }
+    for key, (run, evaluation) in expected.items():
+        if run != evaluation:
+            detail = f"{evaluation!r}, but {run!r} in run.json" if isinstance(run, int) else "other"
+            raise FactError(f"evaluation.json is of another run ({key}: {detail}): evaluate again")
+    for metric in ("top1", "top5"):
+        low, high = getattr(facts, f"{metric}_interval")
+        if not low - 1e-9 <= getattr(facts, metric) <= high + 1e-9:
+            raise FactError(f"evaluation.json: metrics.{metric} lies outside intervals.{metric}")
+    for row in facts.per_class:
+        if (row["recall"] is None) != (row["n"] == 0):
+            raise FactError(
+                f"evaluation.json: per_class recall of {row['label']!r} contradicts its n"
+            )

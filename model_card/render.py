@@ -1,0 +1,180 @@
+"""From facts to the text of the card: a pure function, the same facts give the same bytes."""
+
+from importlib.resources import files
+
+from model_card import result_tables, setup_tables
+from model_card.checks import SHA256
+from model_card.facts import CardFacts
+from model_card.front_matter import front_matter, license_of, validate_card
+from model_card.words import count, hide_paths, percent, points, span, versions
+
+__all__ = ["render_card", "validate_card"]
+
+PLACEHOLDER = "user/repo"
+
+
+def render_card(
+    facts: CardFacts,
+    *,
+    repo_id: str | None = None,
+    tag: str | None = None,
+    pipeline_sha256: str | None = None,
+) -> str:
+    """The Markdown of README.md.
+
+    repo_id: "user/name" on the Hub; without it the examples show "user/repo" and say so.
+    tag: Git tag (or commit) that the examples pin; without it they follow `main`.
+    pipeline_sha256: digest of `food_classification.py`, 64 hexadecimal digits.
+    Raises ValueError where pipeline_sha256 is no such digest.
+    """
+    import jinja2
+
+    if pipeline_sha256 is not None and not SHA256.fullmatch(pipeline_sha256):
+        raise ValueError(f"pipeline_sha256 is {pipeline_sha256!r}, not 64 hexadecimal digits")
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML
+    )
+    source = files("model_card").joinpath("template.md").read_text(encoding="utf-8")
+    context = _usage(repo_id, tag) | _text(facts) | _scoring(facts) | _tables(facts)
+    context["pipeline_sha256"] = pipeline_sha256
+    context["front_matter"] = front_matter(
+        facts,
+        model_name=repo_id.split("/")[-1] if repo_id else hide_paths(facts.recipe_name),
+        dataset_name=_dataset_name(facts),
+    )
+    return environment.from_string(source).render(context)
+
+
+def _kind(facts: CardFacts) -> str:
+    """Which notes on the data apply: food101, another data set of the Hub, sample, or local."""
+    is_food101 = facts.source == "hub" and facts.dataset == "ethz/food101"
+    return "food101" if is_food101 else facts.source
+
+
+def _dataset_name(facts: CardFacts) -> str:
+    names = {"food101": "Food-101", "sample": "the drawn sample of vit-food101"}
+    return names.get(_kind(facts), hide_paths(facts.dataset))
+
+
+def _usage(repo_id: str | None, tag: str | None) -> dict[str, object]:
+    return {
+        "placeholder": repo_id is None,
+        "repo_id": repo_id or PLACEHOLDER,
+        "stock_revision": f', revision="{tag}"' if tag else "",
+        "revision": tag or "main",
+        "revision_comment": "" if tag else "  # better: the commit that you have read",
+    }
+
+
+def _text(facts: CardFacts) -> dict[str, object]:
+    """The computed words and sentences of the template."""
+    interval = span(facts.top1_interval, facts.n)
+    return {
+        "kind": _kind(facts),
+        "title": _title(facts),
+        "summary": _summary(facts),
+        "headline": (
+            f"Top-1 accuracy on {count(facts.n)} test images: "
+            f"**{percent(facts.top1, facts.n)}** ({facts.interval_method}: {interval})."
+        ),
+        "split": facts.eval_split,
+        "dataset": facts.dataset,
+        "dataset_argument": _dataset_argument(facts),
+        "interval_method": facts.interval_method,
+        "num_labels": len(facts.label_names),
+        "ece": points(facts.ece, facts.n),
+        "project_version": dict(facts.versions)["vit-food101"],
+        "versions": versions(facts.versions),
+        "command": hide_paths(facts.command),
+        "reproduce_note": _reproduce_note(facts),
+        "identical_note": setup_tables.identical_note(facts),
+        "licence_note": _licence_note(facts),
+    }
+
+
+def _scoring(facts: CardFacts) -> dict[str, object]:
+    """How the images were scored, and how the checkpoint was chosen."""
+    extra = setup_tables.preprocessing_extra(facts)
+    batch = f"in batches of {count(facts.eval_batch_size)}"
+    processes = f"in {facts.eval_world_size} processes, {batch} each"
+    return {
+        "n": count(facts.n),
+        "eval_left_out": count(facts.eval_left_out) if facts.eval_left_out else "none",
+        "decoder": facts.decoder,
+        "resample": facts.resample,
+        "eval_size": f"{facts.eval_height} x {facts.eval_width}",
+        "preprocessing_extra": f" ({extra})" if extra else "",
+        "eval_precision": facts.eval_precision,
+        "eval_device": facts.eval_device,
+        "eval_batch": batch if facts.eval_world_size == 1 else processes,
+        "selection_metric": setup_tables.SELECTION_NAMES.get(
+            facts.selection_metric, facts.selection_metric
+        ),
+        "num_selection": count(facts.selection_n),
+        "selection_top1": percent(facts.selection_top1, facts.selection_n),
+        "best_step": count(facts.best_step),
+        "best_epoch": f"{facts.best_epoch:g}",
+    }
+
+
+def _tables(facts: CardFacts) -> dict[str, str]:
+    intro, dishes = result_tables.dishes(facts)
+    return {
+        "metrics_table": result_tables.metrics(facts),
+        "dishes_intro": intro,
+        "dishes_table": dishes,
+        "confused": result_tables.confused(facts),
+        "check_table": setup_tables.reproduction(facts),
+        "training_table": setup_tables.training(facts),
+        "data_table": setup_tables.data(facts),
+    }
+
+
+def _title(facts: CardFacts) -> str:
+    family = facts.architecture.removesuffix("ForImageClassification")
+    return f"{family} {'fine-tuned' if facts.base_model else 'trained'} on {_dataset_name(facts)}"
+
+
+def _summary(facts: CardFacts) -> str:
+    if facts.base_model:
+        origin = f"`{hide_paths(facts.base_model)}`, fine-tuned"
+    else:
+        parameters = f"{count(facts.num_parameters)} parameters"
+        origin = f"A `{facts.architecture}` with {parameters}, trained from scratch"
+    if facts.source == "sample":
+        return f"{origin} on drawn pictures: a demonstration, and no recogniser of real food."
+    return f"{origin} to name the dish in a photograph, out of {len(facts.label_names)} dishes."
+
+
+def _dataset_argument(facts: CardFacts) -> str:
+    if facts.source == "local":
+        return f"PATH/{hide_paths(facts.dataset).removeprefix('.../')}"
+    return facts.dataset
+
+
+def _reproduce_note(facts: CardFacts) -> str:
+    if facts.source == "sample":
+        return "The pictures are drawn anew, the same on every machine; the network is not needed."
+    if facts.source == "local":
+        return "It needs the folder that this model was tested on, which is not published here."
+    return "It downloads the data set, and reports the revision that it has read."
+
+
+def _licence_note(facts: CardFacts) -> str:
+    if facts.base_model is None:
+        return "The weights were trained from scratch and are under Apache-2.0, as is the code."
+    base = f"`{hide_paths(facts.base_model)}`"
+    if facts.base_license is None:
+        return (
+            f"No licence is recorded for the base model {base}, so these weights carry `unknown`: "
+            "ask its authors before you use them.\nThe pipeline's code is under Apache-2.0."
+        )
+    return (
+        f"The weights carry the licence of the base model {base}: `{license_of(facts)}`.\n"
+        "The pipeline's code is under Apache-2.0.\n"
+        "The licence of the data is a question of its own: see *Data*."
+    )

@@ -1,0 +1,150 @@
+"""The set-up as Markdown tables: how to compare a re-run, the training, the data."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from model_card.facts import CardFacts
+from model_card.words import code, count, duration, hide_paths, many, table, versions
+
+SELECTION_NAMES = {"top1": "top-1 accuracy", "nll": "negative log-likelihood"}
+
+
+def preprocessing_extra(facts: CardFacts) -> str:
+    """Preprocessing settings beyond the usual seven, such as "shortest_edge 256"."""
+    usual = "height width resample image_mean image_std rescale_factor decoder".split()
+    others = [(key, value) for key, value in facts.preprocessing if key not in usual]
+    return ", ".join(f"{key} {value}" for key, value in others if value is not None)
+
+
+def reproduction(facts: CardFacts) -> str:
+    """What has to be the same for the number to be the same."""
+    rows = [
+        ("SHA-256 of `model.safetensors`", code(facts.model_sha256)),
+        ("SHA-256 of the data's content", code(facts.eval_fingerprint)),
+        ("Mean; standard deviation", f"{_numbers(facts.image_mean)}; {_numbers(facts.image_std)}"),
+        ("Pixel values times", f"{facts.rescale_factor:.6g}"),
+        ("Seed", str(facts.eval_seed)),
+        ("Versions", versions(facts.eval_versions)),
+        ("Scored", facts.eval_created),
+    ]
+    if facts.eval_revision:
+        rows.insert(1, ("Revision of the data set", code(facts.eval_revision)))
+    return table(("To compare", "Value"), rows)
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def training(facts: CardFacts) -> str:
+    """The training as it really was."""
+    batch = (
+        f"{count(facts.batch_total)} = {many(facts.world_size, 'process')} "
+        f"x {many(facts.batch_device, 'image')} x {many(facts.accumulation, 'accumulation step')}"
+    )
+    devices = f"{facts.world_size} x " if facts.world_size > 1 else ""
+    data_seed = facts.seed if facts.data_seed is None else facts.data_seed
+    rows = (
+        ("Base model", _base_model(facts)),
+        ("Architecture", _architecture(facts)),
+        ("Device", devices + facts.device),
+        (
+            "Mixed precision",
+            "none (float32)" if facts.mixed_precision == "no" else facts.mixed_precision,
+        ),
+        ("Global batch", batch),
+        ("Length", f"{many(facts.epochs, 'epoch')}, {many(facts.steps, 'optimiser step')}"),
+        ("Optimiser", f"{code(facts.optimizer)}, weight decay {facts.weight_decay:g}"),
+        ("Learning rate", f"{facts.learning_rate:g} at its highest, {_schedule(facts)}"),
+        ("Label smoothing", f"{facts.label_smoothing:g}"),
+        ("Augmentation", _augmentation(facts)),
+        ("Seeds", f"{facts.seed} (weights and augmentation), {data_seed} (order of the images)"),
+        ("Speed", f"{facts.images_per_second:,.1f} images per second, all processes together"),
+        ("Duration", _duration(facts)),
+        ("Started, finished", f"{facts.started}, {facts.finished}"),
+        ("Recipe", code(hide_paths(facts.recipe_name))),
+        ("SHA-256 of the code", code(facts.code_sha256)),
+    )
+    return table(("Training", "As it was"), rows)
+
+
+def _base_model(facts: CardFacts) -> str:
+    if facts.base_model is None:
+        return "none: weights drawn at random"
+    name = code(hide_paths(facts.base_model))
+    if facts.base_revision is None:
+        return f"{name}, a local copy without a recorded revision"
+    return f"{name} at {code(facts.base_revision)}"
+
+
+def _architecture(facts: CardFacts) -> str:
+    patches = f", patches of {facts.patch_size} x {facts.patch_size}" if facts.patch_size else ""
+    return (
+        f"{code(facts.architecture)}, {count(facts.num_parameters)} parameters, "
+        f"images of {facts.image_size} x {facts.image_size} pixels{patches}"
+    )
+
+
+def _schedule(facts: CardFacts) -> str:
+    if facts.warmup == 0:
+        return f"{facts.schedule} schedule without warm-up"
+    if facts.warmup < 1:
+        return f"{facts.schedule} schedule, warm-up over {100 * facts.warmup:g} % of the steps"
+    return f"{facts.schedule} schedule, warm-up over {facts.warmup:g} steps"
+
+
+def _augmentation(facts: CardFacts) -> str:
+    return (
+        ", ".join(_augmentation_step(name, value) for name, value in facts.augmentation) or "none"
+    )
+
+
+def _augmentation_step(name: str, value: Any) -> str:
+    if name == "crop_scale" and isinstance(value, list) and len(value) == 2:
+        return f"random crop of {100 * value[0]:g} to {100 * value[1]:g} % of the area"
+    if name == "horizontal_flip" and isinstance(value, (int, float)):
+        return f"horizontal flip with probability {value:g}"
+    return f"{name} {value}".replace("|", "\\|")
+
+
+def _duration(facts: CardFacts) -> str:
+    return (
+        f"{duration(facts.seconds_train)} of training, {duration(facts.seconds_data)} of preparing "
+        f"the data, {duration(facts.seconds_total)} in all"
+    )
+
+
+def data(facts: CardFacts) -> str:
+    """The data set and how it was split."""
+    share = f"{100 * facts.selection_fraction:g} %"
+    rows = [
+        ("Data set", code(hide_paths(facts.dataset))),
+        ("SHA-256 of the content", code(facts.fingerprint)),
+        ("Training", f"{count(facts.num_train)} images of split {code(facts.train_split)}"),
+        (
+            "Selection",
+            f"{count(facts.num_selection)} images held out of {code(facts.train_split)}: "
+            f"{share}, stratified by label, seed {facts.split_seed}",
+        ),
+        ("Test", f"{count(facts.num_test)} images of split {code(facts.test_split)}"),
+        (
+            "Left out",
+            f"{count(facts.left_out_train)} of {code(facts.train_split)}, "
+            f"{count(facts.left_out_test)} of {code(facts.test_split)}",
+        ),
+    ]
+    if facts.data_revision:
+        rows.insert(1, ("Revision", code(facts.data_revision)))
+    return table(("Data", "As it was"), rows)
+
+
+def identical_note(facts: CardFacts) -> str:
+    """What is known of test images that were also trained on."""
+    if facts.identical_train_test == 0:
+        found = "No test file is byte for byte the same as a training file."
+    else:
+        found = (
+            f"{count(facts.identical_train_test)} files are byte for byte the same in training and "
+            "test; they count in the results above."
+        )
+    return f"{found}\nNear-duplicates were not looked for."

@@ -1,0 +1,71 @@
+"""What a run and its evaluation leave behind, for the tests of the card."""
+
+import copy
+
+DIGEST, COMMIT = "ab12" * 16, "0123456789abcdef0123456789abcdef01234567"
+LABELS = ["cheesecake", "cheese_plate", "nan"]  # not sorted; the last one is also a Python word
+VERSIONS = {"vit-food101": "0.1.0", "transformers": "5.23.0", "torch": "2.13.0", "python": "3.11.7"}
+
+RUN = {
+    "format": 1, "recipe_name": "vit_base_food101", "recipe": {"learning_rate": 2e-4},
+    "command": "food101 train vit_base_food101 --output_dir /home/me/runs/first",
+    "started": "2026-11-22T18:00:00Z", "finished": "2026-11-22T21:12:10Z",
+    "seconds": {"data": 3.14, "train": 732.0, "total": 11530.0},
+    "model": {
+        "id": "google/vit-base-patch16-224-in21k", "revision": COMMIT,
+        "architecture": "ViTForImageClassification", "num_parameters": 85876325,
+        "image_size": 224, "patch_size": 16, "license": "apache-2.0",
+    },
+    "data": {
+        "dataset": "ethz/food101", "source": "hub", "revision": COMMIT, "fingerprint": DIGEST,
+        "train_split": "train", "test_split": "validation", "num_train": 71962,
+        "num_selection": 3788, "num_test": 25250, "selection_fraction": 0.05, "split_seed": 0,
+        "left_out": {"train": 7, "test": 0}, "identical_train_test": 0, "label_names": LABELS,
+    },
+    "training": {
+        "world_size": 2, "device": "NVIDIA H100 80GB HBM3", "mixed_precision": "bf16",
+        "total_train_batch_size": 512, "per_device_train_batch_size": 128,
+        "gradient_accumulation_steps": 2, "num_train_epochs": 10.0, "steps": 1400,
+        "learning_rate": 2e-4, "lr_scheduler_type": "cosine", "warmup_steps": 0.1,
+        "weight_decay": 0.05, "optimizer": "adamw_torch_fused", "label_smoothing_factor": 0.0,
+        "seed": 0, "data_seed": 3, "images_per_second": 1234.5,
+        "augmentation": {"crop_scale": [0.08, 1.0], "horizontal_flip": 0.5},
+    },
+    "selection": {"metric": "top1", "top1": 0.8625, "n": 3788, "best_step": 1260,
+                  "best_epoch": 9.0},
+    "versions": VERSIONS, "code_sha256": DIGEST,
+}  # fmt: skip
+EVALUATION = {
+    "format": 1, "dataset": "ethz/food101", "source": "hub", "dataset_revision": COMMIT,
+    "dataset_fingerprint": DIGEST, "split": "validation", "n": 25250, "left_out": 0,
+    "metrics": {"top1": 0.896436, "top5": 0.98, "macro_f1": 0.896, "nll": 0.41234, "ece": 0.0231},
+    "intervals": {"top1": [0.8926, 0.9001], "top5": [0.9782, 0.9817]},
+    "interval_method": "Wilson score, 95 %",
+    "per_class": [
+        {"label": "nan", "n": 20000, "recall": 0.95, "precision": 0.9, "f1": 0.92},
+        {"label": "cheesecake", "n": 5250, "recall": 0.5, "precision": None, "f1": 0.5},
+        {"label": "cheese_plate", "n": 0, "recall": None, "precision": 0.0, "f1": 0.0},
+    ],
+    "most_confused": [{"label": "cheesecake", "predicted": "cheese_plate", "n": 12}],
+    "seed": 0, "precision": "float32",
+    "preprocessing": {
+        "height": 224, "width": 224, "resample": "bilinear", "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5], "rescale_factor": 0.00392156862745098,
+        "decoder": "pillow 13.0.0",
+    },
+    "model_sha256": DIGEST, "device": "cpu", "world_size": 1, "batch_size": 64,
+    "seconds": 12.3, "images_per_second": 100.0, "versions": VERSIONS,
+    "created": "2026-11-22T21:12:00Z",
+}  # fmt: skip
+
+
+def files(kind="hub"):
+    """Fresh copies of the two files, {"run": ..., "evaluation": ...}, for one kind of data."""
+    both = {"run": copy.deepcopy(RUN), "evaluation": copy.deepcopy(EVALUATION)}
+    if kind != "hub":
+        name = {"sample": "sample", "local": "food10"}[kind]
+        both["run"]["data"] |= {"dataset": name, "source": kind, "revision": None}
+        both["evaluation"] |= {"dataset": name, "source": kind, "dataset_revision": None}
+    if kind == "sample":
+        both["run"]["model"] |= {"id": None, "revision": None, "license": None}
+    return both

@@ -1,0 +1,244 @@
+"""The `food101` command: thin verbs; heavy libraries are imported inside each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from training import __version__
+from training.errors import UserError
+
+# Known without importing torch; a test holds them against the parser.
+USUAL_KEYS = (
+    ("dataset", "Hub id, local folder or .parquet file, or `sample`"),
+    ("model", "checkpoint to start from: Hub id or folder; null trains from scratch"),
+    ("image_size", "pixels a side"),
+    ("num_train_epochs", "passes over the training images"),
+    ("max_steps", "stop after so many optimizer steps instead"),
+    ("total_train_batch_size", "images in one step, over all processes"),
+    ("per_device_train_batch_size", "images at once on one device; the rest is accumulated"),
+    ("learning_rate", "peak learning rate"),
+    ("selection_fraction", "share of the training split that chooses the checkpoint"),
+    ("undecodable_images", "stop (default) or skip"),
+    ("seed, data_seed, split_seed", "initialisation; order and crops; selection slice"),
+    ("output_dir", "the run folder (default runs/RECIPE); never overwritten"),
+    ("resume_from_checkpoint", "last, or the folder of a checkpoint"),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; 0, or 2 after a mistake that is named in one line."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["train"]:  # its options belong to the recipe
+        verb, rest = train, argv[1:]
+    else:
+        rest = _parser().parse_args(argv)
+        verb = rest.verb
+    try:
+        return verb(rest) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+# ---- verbs ------------------------------------------------------------------------------------
+
+
+def train(argv: list[str]) -> int:
+    if not argv or {"-h", "--help"} & set(argv):
+        print(_train_help())
+        return 0 if argv else 2
+    from training.launcher import launch
+
+    return launch(argv)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from training.reports import evaluate_again
+
+    _quiet_libraries()
+    report = evaluate_again(args.model, args.dataset, args.split, args.revision, args.batch_size)
+    if args.output:
+        from training.files import write_json
+
+        write_json(Path(args.output), report)
+    low, high = report["intervals"]["top1"]
+    print(f"{report['dataset']} {report['split']}, n = {report['n']:,}, {report['precision']}")
+    for key, value in report["metrics"].items():
+        interval = f"  (95 % interval {low:.4f} to {high:.4f})" if key == "top1" else ""
+        print(f"{key:9}{value:.4f}{interval}")
+
+
+def card(args: argparse.Namespace) -> None:
+    from training.files import write_text
+    from training.release import card_text
+
+    text = card_text(Path(args.run), args.repo_id, args.tag)
+    if args.output:
+        write_text(Path(args.output), text)
+    else:
+        print(text, end="")
+
+
+def release(args: argparse.Namespace) -> None:
+    from training.release import MANIFEST, release_run
+
+    _quiet_libraries()
+    release_run(Path(args.run), Path(args.output))
+    print(f"{args.output}: loaded back with the stock and the food pipeline; sums in {MANIFEST}")
+
+
+def push(args: argparse.Namespace) -> None:
+    from training.hub import push as push_release
+    from training.hub import stage_files
+
+    if args.dry_run:
+        for file in stage_files(Path(args.release), args.repo_id, args.tag):
+            print(f"{file.sha256}  {file.size:>12,}  {file.name}")
+        return
+    _quiet_libraries()
+    outcome = push_release(
+        Path(args.release),
+        args.repo_id,
+        tag=args.tag,
+        public=args.public,
+        dataset=args.dataset,
+        num_rescored=args.rescore,
+    )
+    what = "pushed" if outcome.changed else "nothing to push: already there"
+    visibility = "private" if outcome.private else "public"
+    print(f"{args.repo_id} ({visibility}): {what}, commit {outcome.commit}, tag {args.tag}")
+    print(outcome.rescored)
+
+
+def predict(args: argparse.Namespace) -> None:
+    from training.reports import predict_images
+
+    _quiet_libraries()
+    results = predict_images(args.model, args.images, args.top_k, args.revision, args.batch_size)
+    if args.json:
+        print(json.dumps([{"image": i, "labels": r} for i, r in results], ensure_ascii=False))
+        return
+    for image, rows in results:
+        print(f"{image}: " + ", ".join(f"{row['name']} {row['score']:.1%}" for row in rows))
+
+
+# ---- parsing ----------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {message} (see `{self.prog} --help`)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="food101", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"vit-food101 {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs.add_parser("train", help="fine-tune, evaluate and build a release from a recipe")
+    _add_evaluate(verbs)
+    _add_card(verbs)
+    _add_release(verbs)
+    _add_push(verbs)
+    _add_predict(verbs)
+    return parser
+
+
+def _verb(verbs: Any, function: Any, text: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(function.__name__, help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(verb=function)
+    return parser
+
+
+def _add_evaluate(verbs: Any) -> None:
+    p = _verb(verbs, evaluate, "score a run, a release or a Hub model on a test split")
+    p.add_argument("model", metavar="MODEL", help="run, release folder or Hub id")
+    p.add_argument("--dataset", help="default: the one that the model was reported on")
+    p.add_argument("--split", help="default: the split that the model was reported on")
+    p.add_argument("--revision", help="of a model on the Hub")
+    p.add_argument("--batch_size", type=_positive, default=64)
+    p.add_argument("--output", metavar="FILE", help="write the whole report as JSON")
+
+
+def _add_card(verbs: Any) -> None:
+    p = _verb(verbs, card, "render the model card of a run from its JSON files")
+    p.add_argument("run", metavar="RUN", help="run or release folder")
+    p.add_argument("--repo_id", help="user/name to show in the examples")
+    p.add_argument("--tag", help="revision to pin in the examples")
+    p.add_argument("--output", metavar="FILE", help="default: print")
+
+
+def _add_release(verbs: Any) -> None:
+    p = _verb(verbs, release, "build the folder to publish, offline, and load it back")
+    p.add_argument("run", metavar="RUN", help="a finished run")
+    p.add_argument("--output", metavar="DIR", required=True)
+
+
+def _add_push(verbs: Any) -> None:
+    p = _verb(verbs, push, "upload a release in one commit, download it again and verify it")
+    p.add_argument("release", metavar="RELEASE", help="folder made by train or `food101 release`")
+    p.add_argument("--repo_id", required=True, help="user/name")
+    p.add_argument(
+        "--tag", default="v1.0", help="names this version for ever (default: %(default)s)"
+    )
+    p.add_argument("--public", action="store_true", help="make it public once verified")
+    p.add_argument("--dataset", metavar="PATH", help="test images, if the model was scored locally")
+    p.add_argument(
+        "--rescore", type=_positive, default=100, metavar="N", help="images to score again"
+    )
+    p.add_argument(
+        "--dry_run", action="store_true", help="list sha256, size and name; send nothing"
+    )
+
+
+def _add_predict(verbs: Any) -> None:
+    p = _verb(verbs, predict, "label photographs")
+    p.add_argument("model", metavar="MODEL", help="run, release folder or Hub id")
+    p.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    p.add_argument(
+        "--top_k", type=_positive, default=5, help="labels an image (default: %(default)s)"
+    )
+    p.add_argument("--revision", help="of a model on the Hub")
+    p.add_argument("--batch_size", type=_positive, default=8)
+    p.add_argument("--json", action="store_true", help="one JSON array")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _train_help() -> str:
+    from training.files import packaged_recipes
+
+    keys = "\n".join(f"  --{key:28} {text}" for key, text in USUAL_KEYS)
+    return (
+        "usage: food101 train RECIPE [--key value ...]\n\n"
+        "Runs `accelerate launch` with what fits this machine: all GPUs in bf16, or the CPU.\n"
+        f"RECIPE is a YAML file or one of: {', '.join(packaged_recipes())}\n\n"
+        f"usual keys, in the recipe or on the command line:\n{keys}\n\n"
+        "and every other field of transformers' TrainingArguments under its own name, except those\n"
+        "for precision (accelerate_config.yaml) and for the Hub (`food101 push`)."
+    )
+
+
+def _quiet_libraries() -> None:
+    """No progress bars and advice of the libraries between our own lines."""
+    import logging
+    import os
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("training").setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

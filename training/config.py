@@ -1,0 +1,380 @@
+"""The recipe: YAML gives defaults, the command line overrides, everything is typed and strict.
+
+A recipe is a packaged name (`training/recipes/NAME.yaml`) or a path. Both the file's values and
+the command line go through one argparse parser, so `2e-4` is a number in either place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from training.errors import UserError
+from training.files import RECIPES, packaged_recipes
+
+# Keys of TrainingArguments that this project takes away, with what to do instead.
+_PRECISION = (
+    "precision is set where the hardware is: mixed_precision in accelerate_config.yaml, "
+    "or `accelerate launch --mixed_precision bf16|fp16|no`"
+)
+_NO_HUB = "training writes nothing to the Hub; run `food101 push` afterwards"
+_DERIVED = "it is derived: total_train_batch_size / (per_device_train_batch_size x processes)"
+TAKEN_AWAY = {
+    "bf16": _PRECISION,
+    "fp16": _PRECISION,
+    "bf16_full_eval": _PRECISION,
+    "fp16_full_eval": _PRECISION,
+    "push_to_hub": _NO_HUB,
+    "hub_token": "tokens come from `hf auth login` or HF_TOKEN, never from a recipe",
+    "hub_model_id": _NO_HUB,
+    "hub_strategy": _NO_HUB,
+    "hub_private_repo": _NO_HUB,
+    "hub_always_push": _NO_HUB,
+    "hub_revision": _NO_HUB,
+    "gradient_accumulation_steps": _DERIVED,
+    "auto_find_batch_size": _DERIVED,
+    "remove_unused_columns": "it is always false here: images are decoded after the columns are chosen",
+    "dataloader_drop_last": "an epoch is always cut to a whole number of global batches",
+    "label_names": "labels come from the data set; see label_column",
+    "do_train": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
+    "do_eval": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
+    "do_predict": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
+}
+# Keys that recipes on the web still carry and that transformers 5 no longer has.
+REMOVED = {
+    "warmup_ratio": "write warmup_steps: 0.1 (below 1 it is a fraction of all steps)",
+    "evaluation_strategy": "it is called eval_strategy",
+    "overwrite_output_dir": "a run's folder is never overwritten; choose another output_dir",
+    "logging_dir": "logs go into output_dir/runs",
+    "save_safetensors": "weights are always saved as safetensors",
+    "push_to_hub_model_id": _NO_HUB,
+    "push_to_hub_token": "tokens come from `hf auth login` or HF_TOKEN, never from a recipe",
+    "no_cuda": "it is called use_cpu",
+    "per_gpu_train_batch_size": "it is called per_device_train_batch_size",
+    "model_name_or_path": "it is called model",
+    "dataset_name": "it is called dataset",
+    "train_val_split": "it is called selection_fraction",
+    "image_column_name": "it is called image_column",
+    "label_column_name": "it is called label_column",
+}
+
+
+@dataclass
+class DataArguments:
+    """Which images, and which part of them is used for what."""
+
+    dataset: str = field(
+        default="ethz/food101",
+        metadata={
+            "help": "Hub id, local folder or parquet file(s), or `sample` for the drawn dishes"
+        },
+    )
+    dataset_revision: str | None = field(default=None, metadata={"help": "commit, tag or branch"})
+    image_column: str = field(default="image", metadata={"help": "column with the images"})
+    label_column: str = field(default="label", metadata={"help": "column with the class labels"})
+    train_split: str = field(default="train", metadata={"help": "split to train and select on"})
+    test_split: str = field(
+        default="validation", metadata={"help": "split to report on, scored once, after training"}
+    )
+    selection_fraction: float = field(
+        default=0.05,
+        metadata={"help": "stratified share of the train split that selects the checkpoint"},
+    )
+    split_seed: int = field(default=0, metadata={"help": "seed of the selection slice"})
+    undecodable_images: str = field(
+        default="stop", metadata={"help": "`stop` before the first step, or `skip` and count them"}
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.selection_fraction < 1:
+            raise UserError(
+                f"selection_fraction is {self.selection_fraction}: give a share between 0 and 1"
+            )
+        if self.undecodable_images not in ("stop", "skip"):
+            raise UserError(f"undecodable_images is {self.undecodable_images!r}: give stop or skip")
+
+
+@dataclass
+class ModelArguments:
+    """Which network, from which weights."""
+
+    model: str | None = field(
+        default=None, metadata={"help": "Hub id or folder to start from; none trains from scratch"}
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "commit, tag or branch"})
+    model_config: str | None = field(
+        default=None, metadata={"help": "ViTConfig values for training from scratch, as a mapping"}
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "pixels a side; default: the checkpoint's, or 224 from scratch"},
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model_config, str):
+            self.model_config = _json_mapping("model_config", self.model_config)
+        if self.model and self.model_config:
+            raise UserError(
+                "model and model_config are both set: model_config describes a network from scratch, "
+                "give `model: null` with it"
+            )
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(f"image_size is {self.image_size}: give a number of pixels")
+
+
+@dataclass
+class FineTuningArguments(TrainingArguments):
+    """TrainingArguments with the global batch stated, and defaults for honest fine-tuning."""
+
+    total_train_batch_size: int = field(
+        default=64, metadata={"help": "images in one optimizer step, over all processes"}
+    )
+    per_device_train_batch_size: int | None = field(
+        default=None, metadata={"help": "images at once on one device; default: no accumulation"}
+    )
+    crop_scale: list[float] = field(
+        default_factory=lambda: [0.08, 1.0],
+        metadata={"help": "area range of the random resized crop (Inception's is 0.08 1.0)"},
+    )
+    horizontal_flip: float = field(default=0.5, metadata={"help": "probability of mirroring"})
+
+    reduced_decoding: str = field(
+        default="off",
+        metadata={"help": "decode JPEGs at 1/2 to 1/8 where allowed: off strict loose"},
+    )
+    data_seed: int | None = field(default=0, metadata={"help": "seed of order, crops and flips"})
+    eval_strategy: str = field(
+        default="epoch", metadata={"help": "when to score the selection slice"}
+    )
+    save_strategy: str = field(default="epoch", metadata={"help": "when to write a checkpoint"})
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "checkpoints kept; the best stays"}
+    )
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "keep the selected weights"}
+    )
+    metric_for_best_model: str | None = field(default="top1", metadata={"help": "what selects"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "learning rate schedule"})
+    report_to: list[str] = field(
+        default_factory=lambda: ["tensorboard"], metadata={"help": "trackers; none for no tracker"}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "fixed"})
+    # The filter replaces a NaN loss by an average and waits for the device at every step.
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "fixed"})
+    dataloader_num_workers: int = field(
+        default=-1, metadata={"help": "processes that decode images; -1 chooses from the cores"}
+    )
+    dataloader_persistent_workers: bool = field(default=True, metadata={"help": "keep workers"})
+    # Every parameter of a classifier gets a gradient in every step: the extra graph pass buys nothing.
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "DDP"})
+
+    def __post_init__(self) -> None:
+        self._check_values()
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        self._derive_batch(launched)
+        self._choose_workers(launched)
+        try:
+            super().__post_init__()
+        except (ValueError, KeyError) as error:  # transformers names the key and the legal values
+            raise UserError(" ".join(str(error).split())) from error
+        check_world_size(launched, self.world_size, self.n_gpu)
+
+    def _check_values(self) -> None:
+        low, high = self.crop_scale if len(self.crop_scale) == 2 else (0, 0)
+        if not 0 < low <= high <= 1:
+            raise UserError(
+                f"crop_scale is {self.crop_scale}: give two shares of the area, as 0.08 1.0"
+            )
+        if not 0 <= self.horizontal_flip <= 1:
+            raise UserError(f"horizontal_flip is {self.horizontal_flip}: give a probability")
+        if self.reduced_decoding not in ("off", "strict", "loose"):
+            raise UserError(
+                f"reduced_decoding is {self.reduced_decoding!r}: give off, strict or loose"
+            )
+        for key in ("learning_rate", "weight_decay", "num_train_epochs", "max_grad_norm"):
+            if getattr(self, key) < 0:
+                raise UserError(f"{key} is {getattr(self, key)}: it cannot be negative")
+        if not 0 <= self.label_smoothing_factor < 1:
+            raise UserError(
+                f"label_smoothing_factor is {self.label_smoothing_factor}: give 0 to below 1"
+            )
+
+    def _derive_batch(self, world_size: int) -> None:
+        total, device = self.total_train_batch_size, self.per_device_train_batch_size
+        if total < 1 or (device is not None and device < 1):
+            raise UserError(
+                f"total_train_batch_size is {total}, per_device {device}: give at least 1"
+            )
+        if device is None:
+            device = max(1, total // world_size)
+        if total % (device * world_size):
+            raise UserError(
+                f"total_train_batch_size {total} is not a multiple of per_device_train_batch_size "
+                f"{device} x {world_size} processes = {device * world_size}; change one of them"
+            )
+        self.per_device_train_batch_size = device
+        self.gradient_accumulation_steps = total // (device * world_size)
+
+    def _choose_workers(self, world_size: int) -> None:
+        if self.dataloader_num_workers < 0:
+            local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+            cores = (
+                len(os.sched_getaffinity(0))
+                if hasattr(os, "sched_getaffinity")
+                else os.cpu_count() or 1
+            )
+            self.dataloader_num_workers = max(1, min(16, cores // local - (cores // local > 4)))
+        if self.dataloader_num_workers == 0:
+            self.dataloader_persistent_workers, self.dataloader_prefetch_factor = False, None
+        elif self.dataloader_prefetch_factor is None:
+            self.dataloader_prefetch_factor = 4
+
+
+def check_world_size(launched: int, seen: int, num_gpus: int) -> None:
+    """Stop when the launcher and torch disagree: each process would train alone into one folder."""
+    if launched != seen:
+        raise UserError(
+            f"the launcher started {launched} processes but torch sees a world of {seen} (a multi-GPU "
+            "configuration on a machine without GPUs?): set ACCELERATE_USE_CPU=1, or use "
+            "--config_file training/launch/cpu.yaml"
+        )
+    if num_gpus > 1:
+        raise UserError(
+            f"one process sees {num_gpus} GPUs: start with `food101 train` or `accelerate launch "
+            "--config_file accelerate_config.yaml -m training.train`, or set CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+class Recipe(NamedTuple):
+    """One run, resolved."""
+
+    name: str
+    data: DataArguments
+    model: ModelArguments
+    training: FineTuningArguments
+    values: dict[
+        str, Any
+    ]  # every key of this project, and those of TrainingArguments that were set
+
+
+def parse_recipe(argv: list[str]) -> Recipe:
+    """`[RECIPE, --key, value, ...]` -> Recipe.
+
+    Raises:
+        UserError: unknown recipe or key, removed key, wrong type, impossible value.
+    """
+    if not argv or argv[0].startswith("-"):
+        raise UserError(
+            f"which recipe? give one of {', '.join(packaged_recipes())}, or the path of a YAML file"
+        )
+    name, overrides = argv[0], argv[1:]
+    file_values = read_recipe(name)
+    _check_keys(list(file_values), f"recipe {name}")
+    given = [a[2:].split("=", 1)[0].replace("-", "_") for a in overrides if a.startswith("--")]
+    _check_keys(given, "the command line")
+    file_argv = [token for key, value in file_values.items() for token in _as_argv(key, value)]
+    if "output_dir" not in file_values:
+        file_argv += ["--output_dir", f"runs/{Path(name).stem}"]
+    data, model, training, stray = _parser().parse_args_into_dataclasses(
+        file_argv + overrides, look_for_args_file=False, return_remaining_strings=True
+    )
+    if stray:
+        raise UserError(f"{stray[0]} (the command line) stands alone: write --key value")
+    chosen = {*file_values, *given, "output_dir"}
+    return Recipe(Path(name).stem, data, model, training, _resolved(data, model, training, chosen))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Read a packaged recipe or a path; the mapping as YAML gives it."""
+    path = RECIPES / f"{name}.yaml" if name in packaged_recipes() else Path(name)
+    if not path.is_file():
+        close = difflib.get_close_matches(name, packaged_recipes(), n=1)
+        hint = (
+            f"did you mean {close[0]}?"
+            if close
+            else f"give one of {', '.join(packaged_recipes())}, or a path"
+        )
+        raise UserError(f"unknown recipe {name}: {hint}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not a recipe: it must be `key: value` lines")
+    return {str(key): value for key, value in values.items()}
+
+
+def known_keys() -> set[str]:
+    classes = (DataArguments, ModelArguments, FineTuningArguments)
+    names = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
+    return {name for name in names if name not in TAKEN_AWAY and not name.startswith("_")}
+
+
+def _check_keys(keys: list[str], where: str) -> None:
+    known = known_keys()
+    for key in keys:
+        key = key[3:] if key.startswith("no_") and key[3:] in known else key
+        if key in known:
+            continue
+        if key in TAKEN_AWAY:
+            raise UserError(f"{key} ({where}) is not a key here: {TAKEN_AWAY[key]}")
+        if key in REMOVED:
+            raise UserError(f"{key} ({where}) no longer exists: {REMOVED[key]}")
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = (
+            f"did you mean {close[0]}?" if close else "`food101 train --help` lists the usual ones"
+        )
+        raise UserError(f"unknown key {key} ({where}): {hint}")
+
+
+def _as_argv(key: str, value: Any) -> list[str]:
+    if value is None:  # null leaves the default in force
+        return []
+    if isinstance(value, bool) and key.endswith("_strategy"):
+        value = "no" if value is False else "yes"  # YAML reads a bare `no` as false
+    if isinstance(value, dict):
+        return [f"--{key}={json.dumps(value)}"]
+    if isinstance(value, list):
+        return [f"--{key}", *map(str, value)]
+    return [f"--{key}={value}"]
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(re.sub(r"^argument --(\w+)(/\S+)?:", r"key \1:", message))
+
+
+def _parser() -> HfArgumentParser:
+    return _Parser(
+        (DataArguments, ModelArguments, FineTuningArguments), allow_abbrev=False, add_help=False
+    )
+
+
+def _json_mapping(key: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{key} is {text!r}: give a mapping, as '{{\"hidden_size\": 192}}'"
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{key} is {text!r}: give a mapping, as '{{\"hidden_size\": 192}}'")
+    return value
+
+
+def _resolved(data: Any, model: Any, training: Any, chosen: set[str]) -> dict[str, Any]:
+    own = {f.name for f in dataclasses.fields(FineTuningArguments)} & set(
+        FineTuningArguments.__dict__.get("__annotations__", {})
+    )
+    values = {**dataclasses.asdict(data), **dataclasses.asdict(model)}
+    plain = {k: v for k, v in training.to_dict().items() if k in own | (chosen & known_keys())}
+    return {**values, **plain}

@@ -1,0 +1,347 @@
+"""Images and labels: a Hub id, a local folder or parquet, or the sample -> `Splits`.
+
+Three splits, each with one use: `train` updates weights, `selection` (a stratified slice of the
+data set's own training split) chooses the checkpoint, `test` is scored once, after training.
+The Hub's food101 calls its official, reviewed 25,250-image test set `validation`.
+Images stay encoded: every split has the columns `image` ({"bytes", "path"}) and `label`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset
+
+from inference.food_classification import InvalidImageError, decode_image
+from training.config import DataArguments
+from training.errors import UserError
+from training.sample import load_sample
+
+_SCAN_VERSION = 1  # part of the scan's cache key: a changed decoder must look again
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images came from, in words that a stranger can check."""
+
+    dataset: str  # Hub id, `sample`, or the last part of a local path
+    kind: str  # hub | local | sample
+    revision: str | None  # commit of a Hub data set
+
+
+@dataclass(frozen=True)
+class Split:
+    """Encoded images with labels, and what the scan found.
+
+    `fingerprint` is a sha256 over every image's content and label name, in order.
+    """
+
+    name: str
+    dataset: Dataset
+    label_names: list[str]
+    fingerprint: str
+    content: frozenset[str] = field(repr=False)  # sha256 of each image
+    left_out: int = 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What one run trains on, selects on and reports on."""
+
+    source: Source
+    train: Dataset
+    selection: Dataset
+    test: Split
+    label_names: list[str]
+    train_fingerprint: str
+    left_out: int  # from the training split, before the selection slice is cut
+    identical_train_test: int  # test images with a byte-identical training image
+
+
+def load_splits(args: DataArguments) -> Splits:
+    """Load, scan and cut the three splits; the same on every process.
+
+    Raises:
+        UserError: data missing, unreachable or unusable; the message says what to change.
+    """
+    source, everything = _load(args)
+    train = _scan(_select(everything, args.train_split, args), args.train_split, args)
+    test = _scan(_select(everything, args.test_split, args), args.test_split, args)
+    if args.train_split == args.test_split:
+        raise UserError(
+            f"train_split and test_split are both {args.train_split}: the report would be on training data"
+        )
+    if train.label_names != test.label_names:
+        raise UserError(
+            f"{args.train_split} and {args.test_split} have different labels: {_differ(train.label_names, test.label_names)}"
+        )
+    kept, selection = _cut_selection(train, args)
+    return Splits(
+        source=source,
+        train=kept,
+        selection=selection,
+        test=test,
+        label_names=train.label_names,
+        train_fingerprint=train.fingerprint,
+        left_out=train.left_out,
+        identical_train_test=len(train.content & test.content),
+    )
+
+
+def load_split(
+    args: DataArguments, split: str, label_names: list[str] | None = None
+) -> tuple[Source, Split]:
+    """Load and scan one split; with `label_names`, number the labels as that model does.
+
+    Raises:
+        UserError: as `load_splits`, and where the label set differs from `label_names`.
+    """
+    source, everything = _load(args)
+    dataset = _select(everything, split, args)
+    if label_names is not None:
+        dataset = align_labels(dataset, label_names)
+    return source, _scan(dataset, split, args)
+
+
+def align_labels(dataset: Dataset, label_names: list[str]) -> Dataset:
+    """Renumber labels by name: food101's own order is not the sorted one (ids 16 and 17)."""
+    names = dataset.features["label"].names
+    if set(names) != set(label_names):
+        raise UserError(f"the data set's labels are not the model's: {_differ(names, label_names)}")
+    if names == label_names:
+        return dataset
+    return dataset.align_labels_with_mapping(
+        {name: i for i, name in enumerate(label_names)}, "label"
+    )
+
+
+def _differ(left: list[str], right: list[str]) -> str:
+    only_left, only_right = sorted(set(left) - set(right)), sorted(set(right) - set(left))
+    return (
+        f"{len(left)} against {len(right)} labels; only in the first: {_some(only_left)}; "
+        f"only in the second: {_some(only_right)}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return (
+        ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "none"
+    )
+
+
+# ---- loading ----------------------------------------------------------------------------------
+
+
+def _load(args: DataArguments) -> tuple[Source, DatasetDict]:
+    name = args.dataset
+    if name == "sample":
+        return Source("sample", "sample", None), load_sample()
+    if _looks_local(name):
+        path = Path(name).expanduser()
+        return Source(path.resolve().name, "local", None), _load_local(path)
+    everything = _load_hub(name, args.dataset_revision)
+    return Source(name, "hub", _commit(everything)), everything
+
+
+def _looks_local(name: str) -> bool:
+    return (
+        Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or name.count("/") != 1
+    )
+
+
+def _load_local(path: Path) -> DatasetDict:
+    if not path.exists():
+        raise UserError(
+            f"dataset {path} does not exist: give a folder, a parquet file or a Hub id (user/name)"
+        )
+    try:
+        if path.is_file():
+            return load_dataset(_format_of(path), data_files={"train": str(path)})
+        if not any(p.is_file() for p in path.rglob("*")):
+            raise UserError(
+                f"dataset {path} is empty: put images in {path}/train/<label>/ and {path}/validation/<label>/"
+            )
+        return load_dataset(str(path.resolve()))
+    except (datasets.exceptions.DatasetGenerationError, FileNotFoundError, ValueError) as error:
+        raise UserError(f"dataset {path} cannot be read: {_one_line(error)}") from error
+
+
+def _format_of(path: Path) -> str:
+    if path.suffix != ".parquet":
+        raise UserError(
+            f"dataset {path} is a {path.suffix or 'plain'} file: give a folder or a .parquet file"
+        )
+    return "parquet"
+
+
+def _load_hub(name: str, revision: str | None) -> DatasetDict:
+    try:
+        return load_dataset(name, revision=revision)
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise UserError(f"dataset {name} is not on the Hub: {_one_line(error)}") from error
+    except (ConnectionError, OSError) as error:
+        raise UserError(
+            f"dataset {name} cannot be reached: {_one_line(error)}; check the network, or give a "
+            "local folder with --dataset PATH"
+        ) from error
+
+
+def _commit(everything: DatasetDict) -> str | None:
+    """The commit that was read, from the files' own addresses: right offline and from the cache."""
+    for dataset in everything.values():
+        for url in dataset.info.download_checksums or {}:
+            match = re.search(r"@([0-9a-f]{40})/", url)
+            if match:
+                return match.group(1)
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return " ".join(str(cause).split())[:300]
+
+
+# ---- columns and splits -----------------------------------------------------------------------
+
+
+def _select(everything: DatasetDict, split: str, args: DataArguments) -> Dataset:
+    if split not in everything:
+        raise UserError(
+            f"dataset {args.dataset} has no split {split}: it has {', '.join(everything)}; set train_split or test_split"
+        )
+    dataset = everything[split]
+    for key in ("image_column", "label_column"):
+        column = getattr(args, key)
+        if column not in dataset.column_names:
+            raise UserError(
+                f"no column {column} in {args.dataset}: it has {', '.join(dataset.column_names)}; set {key}"
+            )
+    if not isinstance(dataset.features[args.image_column], Image):
+        raise UserError(
+            f"column {args.image_column} of {args.dataset} holds no images: set image_column to one of {', '.join(dataset.column_names)}"
+        )
+    dataset = dataset.select_columns([args.image_column, args.label_column])
+    dataset = dataset.rename_columns(
+        {
+            old: new
+            for old, new in ((args.image_column, "image"), (args.label_column, "label"))
+            if old != new
+        }
+    )
+    if not isinstance(dataset.features["label"], ClassLabel):
+        dataset = _name_labels(dataset, args)
+    if len(dataset) == 0:
+        raise UserError(f"split {split} of {args.dataset} is empty")
+    return dataset.cast_column("image", Image(decode=False))
+
+
+def _name_labels(dataset: Dataset, args: DataArguments) -> Dataset:
+    if dataset.features["label"].dtype not in ("string", "large_string"):
+        raise UserError(
+            f"column {args.label_column} of {args.dataset} has numbers without names: it must be a ClassLabel or strings"
+        )
+    return dataset.class_encode_column("label")
+
+
+def _cut_selection(train: Split, args: DataArguments) -> tuple[Dataset, Dataset]:
+    try:
+        parts = train.dataset.train_test_split(
+            test_size=args.selection_fraction, stratify_by_column="label", seed=args.split_seed
+        )
+    except ValueError as error:
+        raise UserError(
+            f"selection_fraction {args.selection_fraction} of {len(train)} images with {len(train.label_names)} "
+            f"labels cannot be cut by label: {_one_line(error)}; give a larger share or more images"
+        ) from error
+    return parts["train"], parts["test"]
+
+
+# ---- the scan: every image is decoded once before the first step -------------------------------
+
+
+def _scan(dataset: Dataset, split: str, args: DataArguments) -> Split:
+    found = _quietly_map(dataset, split)
+    bad = [i for i, error in enumerate(found["error"]) if error]
+    names = dataset.features["label"].names
+    if bad and args.undecodable_images == "stop":
+        raise UserError(
+            f"image {bad[0]} of split {split} ({found['path'][bad[0]] or 'no path'}): {found['error'][bad[0]]}; "
+            f"{len(bad)} such images; repair them, or leave them out with --undecodable_images skip"
+        )
+    good = sorted(set(range(len(dataset))) - set(bad))
+    if not good:
+        raise UserError(f"split {split} of {args.dataset} has no image that can be decoded")
+    sha256, labels = found["sha256"], dataset["label"]
+    digest = hashlib.sha256()
+    for i in good:
+        digest.update(f"{names[labels[i]]} {sha256[i]}\n".encode())
+    return Split(
+        name=split,
+        dataset=dataset.select(good) if bad else dataset,
+        label_names=names,
+        fingerprint=digest.hexdigest(),
+        content=frozenset(sha256[i] for i in good),
+        left_out=len(bad),
+    )
+
+
+def _quietly_map(dataset: Dataset, split: str) -> dict[str, list]:
+    from accelerate import PartialState  # where a launcher runs, local rank 0 scans and caches
+
+    with local_main_first():
+        if not PartialState().is_local_main_process:
+            datasets.disable_progress_bars()
+        cores = os.cpu_count() or 1
+        scanned = dataset.map(
+            check_images,
+            batched=True,
+            batch_size=64,
+            num_proc=min(cores, len(dataset) // 2000) or None,
+            remove_columns=dataset.column_names,
+            fn_kwargs={"version": _SCAN_VERSION},
+            desc=f"checking {split} images",
+        )
+        datasets.enable_progress_bars()
+    return {name: list(scanned[name]) for name in ("sha256", "error", "path")}
+
+
+@contextlib.contextmanager
+def local_main_first() -> Iterator[None]:
+    """Local rank 0 does the work and fills the cache; the others wait, then read it."""
+    from accelerate import PartialState
+
+    with PartialState().local_main_process_first():
+        yield
+
+
+def check_images(batch: dict[str, list], version: int) -> dict[str, list]:
+    """sha256, decode error (or "") and path of each encoded image."""
+    del version
+    rows = [_check_image(image or {}) for image in batch["image"]]
+    return {key: [row[key] for row in rows] for key in ("sha256", "error", "path")}
+
+
+def _check_image(image: dict) -> dict[str, str]:
+    path, data, error = image.get("path") or "", image.get("bytes"), ""
+    if data is None and not path:
+        return {
+            "sha256": hashlib.sha256(b"").hexdigest(),
+            "error": "the row has no image",
+            "path": "",
+        }
+    try:
+        data = data if data is not None else Path(path).read_bytes()
+        decode_image(data)
+    except (InvalidImageError, OSError) as problem:
+        error = str(problem)
+    return {"sha256": hashlib.sha256(data or b"").hexdigest(), "error": error, "path": path}

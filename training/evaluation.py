@@ -1,0 +1,229 @@
+"""The only place that scores a saved model; writes evaluation.json.
+
+The number on a card is the one a fresh process gets from the released files, so this reads the
+saved files, computes in float32, and counts every image once in any number of processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Subset
+
+from inference import food_classification
+from training import __version__
+from training.data import Source, Split
+from training.files import sha256_file, write_json, write_text
+from training.metrics import SUMMARY, FoodMetrics, wilson_interval
+from training.model import Network, label_names_of, load_network
+from training.transforms import EvalImages, collate, to_model_input
+
+logger = logging.getLogger(__name__)
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "huggingface_hub",
+    "numpy",
+    "pillow",
+)
+
+
+def evaluate_model(
+    model: str | Path,
+    source: Source,
+    split: Split,
+    *,
+    revision: str | None = None,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    seed: int | None = None,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Score saved files on a split.
+
+    Args:
+        model: folder or Hub id, as saved.
+        seed: the training seed, for the record; scoring draws nothing at random.
+
+    Returns:
+        The content of evaluation.json, and float32 logits (num_images, num_classes) in the
+        split's order; the same on every process.
+    """
+    network = load_network(model, revision)
+    started = time.monotonic()
+    logits = score(network, split, batch_size, num_workers)
+    seconds = time.monotonic() - started
+    labels = np.asarray(split.dataset["label"])
+    metrics = FoodMetrics().compute(predictions=logits, references=labels)
+    report = {
+        "format": 1,
+        "dataset": source.dataset,
+        "source": source.kind,
+        "dataset_revision": source.revision,
+        "dataset_fingerprint": split.fingerprint,
+        "split": split.name,
+        "n": len(split),
+        "left_out": split.left_out,
+        **summarize(metrics, label_names_of(network.model.config), len(split)),
+        "seed": seed,
+        "precision": "float32",
+        "preprocessing": describe_preprocessing(network),
+        "model_sha256": model_sha256(model),
+        "device": device_name(),
+        "world_size": PartialState().num_processes,
+        "batch_size": batch_size,
+        "seconds": round(seconds, 2),
+        "images_per_second": round(len(split) / seconds, 1),
+        "versions": versions(),
+        "created": now(),
+    }
+    return report, logits
+
+
+def score(network: Network, split: Split, batch_size: int, num_workers: int) -> np.ndarray:
+    """float32 logits (num_images, num_classes), each image once, in order, on every process."""
+    state = PartialState()
+    model = network.model.to(state.device)
+    images = EvalImages(split.dataset, network.preprocessing)
+    with state.split_between_processes(list(range(len(images)))) as positions:
+        loader = DataLoader(
+            Subset(images, positions),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            collate_fn=collate,
+            pin_memory=state.device.type == "cuda",
+        )
+        rows = [] if positions else [np.zeros((0, model.config.num_labels), np.float32)]
+        with torch.inference_mode(), full_float32():
+            for batch in with_progress(loader, len(split)):
+                batch = {k: v.to(state.device, non_blocking=True) for k, v in batch.items()}
+                inputs = to_model_input(batch, network.preprocessing)
+                rows.append(model(pixel_values=inputs["pixel_values"]).logits.float().cpu().numpy())
+    # gather_object concatenates lists in rank order; the shares are consecutive.
+    logits = np.concatenate(gather_object([np.concatenate(rows)]))
+    if len(logits) != len(split):
+        raise RuntimeError(f"{len(logits)} images were scored, not {len(split)}")
+    return logits
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Training may allow TF32; the reported number is computed without it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def with_progress(loader: DataLoader, total: int, every_seconds: float = 10.0) -> Iterator[dict]:
+    """Yield batches; on the main process log a line with rate and time left every ten seconds."""
+    started = last = time.monotonic()
+    done, share = 0, len(loader.dataset)
+    for batch in loader:
+        yield batch
+        done += len(batch["labels"])
+        now_ = time.monotonic()
+        if PartialState().is_main_process and now_ - last > every_seconds:
+            last, rate = now_, done / (now_ - started)
+            logger.info(
+                "scored %d of %d images, %.0f images/s a process, %.0f s left",
+                done * total // share, total, rate, (share - done) / rate,
+            )  # fmt: skip
+
+
+def summarize(metrics: dict[str, Any], label_names: list[str], n: int) -> dict[str, Any]:
+    """The reported part of the metrics: headline numbers, intervals, classes, confusions."""
+    confusion = np.asarray(metrics["confusion"])
+    wrong = confusion - np.diag(np.diag(confusion))
+    pairs = [
+        divmod(int(i), len(label_names)) for i in np.argsort(-wrong, axis=None, kind="stable")[:10]
+    ]
+    return {
+        "metrics": {key: metrics[key] for key in SUMMARY},
+        "intervals": {
+            key: list(wilson_interval(round(metrics[key] * n), n)) for key in ("top1", "top5")
+        },
+        "interval_method": "Wilson score, 95 %",
+        "per_class": [
+            {
+                "label": label,
+                "n": metrics["count"][i],
+                **{key: metrics[key][i] for key in ("recall", "precision", "f1")},
+            }
+            for i, label in enumerate(label_names)
+        ],
+        "most_confused": [
+            {"label": label_names[i], "predicted": label_names[j], "n": int(wrong[i, j])}
+            for i, j in pairs
+            if wrong[i, j]
+        ],
+    }
+
+
+def write_evaluation(
+    folder: Path, report: dict[str, Any], split: Split, logits: np.ndarray
+) -> None:
+    """Write evaluation.json and predictions.csv (what was predicted for each test image)."""
+    names = [row["label"] for row in report["per_class"]]
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    predicted, score_ = logits.argmax(1), (1 / shifted.sum(1))
+    lines = ["position,label,predicted,score"]
+    for i, label in enumerate(split.dataset["label"]):
+        lines.append(f"{i},{names[label]},{names[predicted[i]]},{score_[i]:.6f}")
+    write_text(folder / "predictions.csv", "\n".join(lines) + "\n")
+    write_json(folder / "evaluation.json", report)
+
+
+def describe_preprocessing(network: Network) -> dict[str, Any]:
+    p = network.preprocessing
+    return {
+        "height": p.height,
+        "width": p.width,
+        "shortest_edge": p.shortest_edge,
+        "resample": p.resample,
+        "image_mean": list(p.image_mean),
+        "image_std": list(p.image_std),
+        "rescale_factor": p.rescale_factor,
+        "decoder": decoder_name(),
+    }
+
+
+def decoder_name() -> str:
+    fast = food_classification.simplejpeg is not None
+    return f"simplejpeg {version('simplejpeg')}" if fast else f"pillow {version('pillow')}"
+
+
+def model_sha256(model: str | Path) -> str | None:
+    weights = Path(model) / "model.safetensors"
+    return sha256_file(weights) if weights.is_file() else None
+
+
+def device_name() -> str:
+    device = PartialState().device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def versions() -> dict[str, str]:
+    installed = {name: version(name) for name in LIBRARIES}
+    return {"vit-food101": __version__, "python": platform.python_version(), **installed}
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

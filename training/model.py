@@ -1,0 +1,233 @@
+"""The processor and the network, from a checkpoint or from scratch."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    PreTrainedModel,
+    ViTConfig,
+    set_seed,
+)
+from transformers import logging as transformers_logging
+
+# `from transformers import AutoImageProcessor` raises without torchvision on transformers 5.17.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+from inference.food_classification import Preprocessing
+from training.config import ModelArguments
+from training.errors import UserError
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model with the processor that owns its evaluation transform, and where both came from."""
+
+    model: PreTrainedModel
+    processor: Any
+    preprocessing: Preprocessing
+    revision: str | None  # commit on the Hub
+    license: str | None
+    head: str  # "new" or "kept"
+
+
+def build_network(args: ModelArguments, label_names: list[str], seed: int) -> Network:
+    """Build the classifier for `label_names`, in float32; what is new is initialised from `seed`.
+
+    Raises:
+        UserError: the checkpoint cannot be loaded, or a value does not fit.
+    """
+    set_seed(seed)
+    if args.model is None:
+        return _from_scratch(args, label_names)
+    return _from_checkpoint(args, label_names)
+
+
+def load_network(model: str | Path, revision: str | None = None) -> Network:
+    """Load a finished classifier (run, release or Hub id) as it was saved, in float32."""
+    config = _load(AutoConfig, str(model), revision)
+    network = _load(
+        AutoModelForImageClassification,
+        str(model),
+        revision,
+        dtype=torch.float32,
+        use_safetensors=True,
+    )
+    processor = _load(AutoImageProcessor, str(model), revision)
+    commit = getattr(config, "_commit_hash", None)
+    return Network(
+        network.eval(), processor, _preprocessing(processor, str(model)), commit, None, "kept"
+    )
+
+
+def label_names_of(config: Any) -> list[str]:
+    """The labels in id order; keys of a saved id2label may be strings."""
+    return [config.id2label[i] for i in sorted(config.id2label)]
+
+
+def label_names_from(model: str | Path, revision: str | None = None) -> list[str]:
+    """The labels of saved files, without their weights."""
+    return label_names_of(_load(AutoConfig, str(model), revision))
+
+
+def _from_scratch(args: ModelArguments, label_names: list[str]) -> Network:
+    values = dict(args.model_config or {})
+    known = set(ViTConfig().to_dict())
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "see ViTConfig in transformers"
+            raise UserError(f"model_config has the unknown key {key}: {hint}")
+    size = args.image_size or values.get("image_size", 224)
+    values["image_size"] = size
+    try:
+        config = ViTConfig(**values, **_labels(label_names))
+        model = AutoModelForImageClassification.from_config(config)
+    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
+        raise UserError(f"model_config {values} makes no ViT: {error}") from error
+    processor = _vit_processor(size)
+    return Network(model, processor, _preprocessing(processor, "scratch"), None, None, "new")
+
+
+def _vit_processor(size: int) -> Any:
+    with quiet_transformers():  # says that it uses Pillow where torchvision is absent
+        from transformers import ViTImageProcessor
+
+    shape = {"height": size, "width": size}
+    return ViTImageProcessor(size=shape, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
+    model_id = str(args.model)
+    config = _load(AutoConfig, model_id, args.model_revision)
+    commit = getattr(config, "_commit_hash", None)
+    processor = _load(AutoImageProcessor, model_id, args.model_revision)
+    before = label_names_of(config)
+    kept = set(before) == set(label_names)
+    # A head for the same labels is kept, whatever their order; its rows are moved below.
+    for key, value in _labels(before if kept else label_names).items():
+        setattr(config, key, value)
+    if hasattr(config, "custom_pipelines"):  # belongs to the files it came with, not to this model
+        del config.custom_pipelines
+    model = _load(
+        AutoModelForImageClassification,
+        model_id,
+        args.model_revision,
+        config=config,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        use_safetensors=True,
+    )
+    if kept and before != label_names:
+        _reorder_head(model, [before.index(name) for name in label_names])
+        for key, value in _labels(label_names).items():
+            setattr(model.config, key, value)
+    if args.image_size and args.image_size != getattr(config, "image_size", args.image_size):
+        model = resize_positions(model, args.image_size)
+        processor = _resize_processor(processor, args.image_size)
+    head = "kept" if kept else "new"
+    license_id = _license(model_id, commit)
+    return Network(model, processor, _preprocessing(processor, model_id), commit, license_id, head)
+
+
+def _labels(label_names: list[str]) -> dict[str, Any]:
+    """The config values that describe the labels; ids are ints both ways."""
+    return {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: i for i, name in enumerate(label_names)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def _preprocessing(processor: Any, model_id: str) -> Preprocessing:
+    try:
+        return Preprocessing.from_processor(processor)
+    except ValueError as error:
+        raise UserError(f"the image processor of {model_id} does not fit: {error}") from error
+
+
+def _load(cls: Any, model_id: str, revision: str | None, **kwargs: Any) -> Any:
+    try:
+        with quiet_transformers():  # a new head is reported by us, in one line
+            return cls.from_pretrained(model_id, revision=revision, **kwargs)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"model {model_id} cannot be loaded: {reason} (give a folder or a Hub id user/name that "
+            "exists, and check the network)"
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def _license(model_id: str, commit: str | None) -> str | None:
+    if commit is None:  # a local folder
+        return None
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return ModelCard.load(model_id, ignore_metadata_errors=True).data.get("license")
+    except EntryNotFoundError:
+        return None
+
+
+def _reorder_head(model: PreTrainedModel, rows: list[int]) -> None:
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == len(rows)]
+    head = heads[-1]
+    with torch.no_grad():
+        head.weight.copy_(head.weight[rows])
+        if head.bias is not None:
+            head.bias.copy_(head.bias[rows])
+
+
+def resize_positions(model: PreTrainedModel, image_size: int) -> PreTrainedModel:
+    """A ViT for another resolution: position embeddings are interpolated (bicubic, as in timm).
+
+    Raises:
+        UserError: the model has no ViT position embeddings, or the patch size does not divide.
+    """
+    config = model.config
+    if getattr(config, "model_type", None) not in ("vit", "deit"):
+        raise UserError(
+            f"image_size {image_size}: only ViT and DeiT checkpoints can change resolution"
+        )
+    if image_size % config.patch_size:
+        raise UserError(
+            f"image_size {image_size} is not a multiple of the patch size {config.patch_size}"
+        )
+    state = model.state_dict()
+    key = next(name for name in state if name.endswith("position_embeddings"))
+    old_side = config.image_size // config.patch_size
+    prefix = state[key].shape[1] - old_side**2  # class token, and DeiT's distillation token
+    tokens, grid = state[key][:, :prefix], state[key][:, prefix:]
+    grid = grid.transpose(1, 2).reshape(1, -1, old_side, old_side)
+    side = image_size // config.patch_size
+    grid = nn.functional.interpolate(grid, size=(side, side), mode="bicubic", antialias=True)
+    state[key] = torch.cat([tokens, grid.flatten(2).transpose(1, 2)], 1)
+    config.image_size = image_size
+    resized = AutoModelForImageClassification.from_config(config)
+    resized.load_state_dict(state)
+    return resized
+
+
+def _resize_processor(processor: Any, image_size: int) -> Any:
+    processor.size = {"height": image_size, "width": image_size}
+    return processor

@@ -1,0 +1,125 @@
+"""Scores and labels from finished models: what `food101 evaluate` and `food101 predict` do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training.errors import UserError
+from training.files import read_json
+
+
+def evaluate_again(
+    model: str, dataset: str | None, split: str | None, revision: str | None, batch_size: int
+) -> dict[str, Any]:
+    """Score a run, release or Hub model; by default on the data that it was reported on.
+
+    Raises:
+        UserError: no such model or data, or their labels differ.
+    """
+    from training.config import DataArguments
+    from training.data import load_split
+    from training.evaluation import evaluate_model
+    from training.model import label_names_from
+
+    folder = model_folder(model)
+    reported = _reported(model, folder, revision)
+    if dataset is None and reported is None:
+        raise UserError(f"{model} does not say what it was scored on: give --dataset")
+    if dataset is None and reported["source"] == "local" and reported["path"] is None:
+        raise UserError(
+            f"{model} was scored on the local data {reported['dataset']}: give --dataset PATH"
+        )
+    same = dataset is None or (reported is not None and dataset == reported["dataset"])
+    args = DataArguments(
+        dataset=dataset or reported["path"] or reported["dataset"],
+        dataset_revision=reported["dataset_revision"] if same and reported else None,
+        **(reported["columns"] if same and reported else {}),
+    )
+    where = folder or model
+    split = split or (reported["split"] if reported else args.test_split)
+    source, images = load_split(args, split, label_names_from(where, revision))
+    seed = reported["seed"] if reported else None
+    report, _ = evaluate_model(
+        where, source, images, revision=revision, batch_size=batch_size, seed=seed
+    )
+    return report
+
+
+def predict_images(
+    model: str, images: list[str], top_k: int, revision: str | None, batch_size: int
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(path, ranked labels) of each image, by the food pipeline that is installed here.
+
+    Raises:
+        UserError: no such model, or an image that cannot be scored.
+    """
+    from inference.food_classification import FoodClassificationPipeline, InvalidImageError
+    from training.model import load_network
+
+    network = load_network(model_folder(model) or model, revision)
+    classify = FoodClassificationPipeline(model=network.model, image_processor=network.processor)
+    try:
+        return list(zip(images, classify(images, top_k=top_k, batch_size=batch_size), strict=True))
+    except InvalidImageError as error:
+        raise UserError(str(error)) from error
+
+
+def model_folder(model: str) -> Path | None:
+    """The folder with config.json of a run or release; None for a Hub id.
+
+    Raises:
+        UserError: a folder without a model, or neither a folder nor a Hub id.
+    """
+    path = Path(model).expanduser()
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file():
+            return folder
+    if path.exists():
+        raise UserError(
+            f"{model} holds no model: give a finished run, a release folder or a Hub id"
+        )
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise UserError(
+            f"{model} does not exist: give a run, a release folder or a Hub id user/name"
+        )
+    return None
+
+
+def _reported(model: str, folder: Path | None, revision: str | None) -> dict[str, Any] | None:
+    """What evaluation.json and run.json say about the data, from a folder or from the Hub."""
+    if folder is None:
+        paths = [_from_hub(model, name, revision) for name in ("evaluation.json", "run.json")]
+    else:
+        root = (
+            folder.parent
+            if folder.name == "model" and not (folder / "run.json").exists()
+            else folder
+        )
+        paths = [root / name for name in ("evaluation.json", "run.json")]
+    if not all(path and path.is_file() for path in paths):
+        return None
+    report, run = (read_json(path) for path in paths)
+    keys = ("image_column", "label_column", "undecodable_images")
+    path = run["recipe"]["dataset"]
+    is_here = report["source"] == "local" and Path(path).expanduser().exists()
+    return {
+        **report,
+        "path": path if is_here else None,
+        "columns": {key: run["recipe"][key] for key in keys},
+    }
+
+
+def _from_hub(model: str, name: str, revision: str | None) -> Path | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    from training.hub import translated_errors
+
+    try:
+        with translated_errors(model):
+            return Path(hf_hub_download(model, name, revision=revision))
+    except UserError as error:
+        if isinstance(error.__cause__, EntryNotFoundError):
+            return None
+        raise

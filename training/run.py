@@ -1,0 +1,380 @@
+"""The run folder: what is in it, whether it may be used, and what is printed about it.
+
+run.json            resolved recipe, versions, world size, precision, revisions, seeds, durations
+log_history.json    every logged number; runs/ holds the same for TensorBoard
+checkpoint-N/       what a resume needs
+model/              the selected weights, config and image processor
+evaluation.json     the report on the test split; predictions.csv beside it
+example.jpg         one test image
+release/            what `food101 push` uploads
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+from accelerate import PartialState
+from transformers import logging as transformers_logging
+
+from inference.food_classification import readable_name
+from training.config import Recipe
+from training.data import Splits
+from training.errors import UserError
+from training.evaluation import device_name, evaluate_model, now, versions, write_evaluation
+from training.files import read_json, write_json
+from training.model import Network
+from training.trainer import COMPLETE, FoodTrainer, clock
+from training.transforms import image_bytes
+
+logger = logging.getLogger(__name__)
+
+# Keys that may differ between a run and its resumption: they change where and how fast, not what.
+FREE_KEYS = {
+    "output_dir",
+    "resume_from_checkpoint",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "dataloader_num_workers",
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+    "logging_steps",
+    "save_total_limit",
+    "use_cpu",
+}
+
+
+@dataclass
+class Run:
+    """One output folder, opened for one recipe."""
+
+    recipe: Recipe
+    folder: Path
+    checkpoint: str | None  # to resume from
+    record: dict[str, Any]  # the content of run.json
+    is_finished: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, recipe: Recipe) -> Run:
+        """Decide whether the folder may be used; nothing is written yet.
+
+        Raises:
+            UserError: the folder holds something else, or there is nothing to resume from.
+        """
+        folder = Path(recipe.training.output_dir)
+        record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+        _refuse_other(folder, record, recipe)
+        if record.get("finished"):
+            _refuse_other_code(folder, record)
+            return cls(recipe, folder, None, record, is_finished=True)
+        checkpoint = find_checkpoint(folder, recipe.training.resume_from_checkpoint)
+        if checkpoint is None and complete_checkpoints(folder):
+            raise UserError(
+                f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, "
+                "or choose another --output_dir"
+            )
+        # Nobody writes before everybody has looked.
+        PartialState().wait_for_everyone()
+        return cls(recipe, folder, checkpoint, record={})
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 2)
+        if PartialState().is_main_process:
+            logger.info("%s: %s", name, clock(self.seconds[name]))
+
+    def start(self, trainer: FoodTrainer, network: Network, splits: Splits) -> None:
+        """Write run.json, unfinished."""
+        self.record = {
+            "format": 1,
+            "recipe_name": self.recipe.name,
+            "recipe": self.recipe.values,
+            "command": command_line(),
+            "started": now(),
+            "finished": None,
+            "model": describe_model(self.recipe, network),
+            "data": describe_data(self.recipe, splits),
+            "training": describe_training(trainer),
+            "versions": versions(),
+            "code_sha256": code_sha256(),
+        }
+        t, d = self.record["training"], self.record["data"]
+        if PartialState().is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / "run.json", self.record)
+            logger.info(
+                f"{d['num_train']} images to train on, {d['num_selection']} to select, {d['num_test']} to test; "
+                f"batch {t['total_train_batch_size']} = {t['per_device_train_batch_size']} x {t['world_size']} "
+                f"processes x {t['gradient_accumulation_steps']} accumulated; {t['device']}, precision "
+                f"{t['mixed_precision']}, {trainer.args.dataloader_num_workers} workers a process; "
+                f"{network.head} head for {len(splits.label_names)} labels"
+            )
+
+    def save_model(self, trainer: FoodTrainer) -> None:
+        """Write model/ under a temporary name, then move it."""
+        temporary, final = self.folder / ".model", self.folder / "model"
+        trainer.save_model(str(temporary))
+        if PartialState().is_main_process:
+            (temporary / "training_args.bin").unlink(
+                missing_ok=True
+            )  # a pickle; run.json says it all
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+        PartialState().wait_for_everyone()
+
+    def evaluate(self, splits: Splits) -> None:
+        """Score model/ on the test split, once."""
+        args = self.recipe.training
+        report_, logits = evaluate_model(
+            self.folder / "model",
+            splits.source,
+            splits.test,
+            batch_size=args.per_device_eval_batch_size,
+            num_workers=args.dataloader_num_workers,
+            seed=args.seed,
+        )
+        if PartialState().is_main_process:
+            write_evaluation(self.folder, report_, splits.test, logits)
+            image = splits.test.dataset[0]["image"]
+            data = image["bytes"] or Path(image_bytes(image)).read_bytes()
+            (self.folder / "example.jpg").write_bytes(data)
+
+    def on_main(self, function: Callable[..., None], *args: Any) -> None:
+        """Call on the main process while the others wait."""
+        if PartialState().is_main_process:
+            function(*args)
+        PartialState().wait_for_everyone()
+
+    def finish(self, trainer: FoodTrainer) -> None:
+        """Complete run.json: what was selected, how long it took."""
+        self.record["selection"] = describe_selection(trainer)
+        history = trainer.state.log_history
+        rates = [
+            row["train_samples_per_second"] for row in history if "train_samples_per_second" in row
+        ]
+        self.record["training"] |= {
+            "steps": trainer.state.global_step,
+            "images_per_second": rates[-1],
+        }
+        self.record["seconds"] = {**self.seconds, "total": round(sum(self.seconds.values()), 2)}
+        self.record["finished"] = now()
+        if PartialState().is_main_process:
+            write_json(self.folder / "run.json", self.record)
+
+
+# ---- may this folder be used? -------------------------------------------------------------------
+
+
+def _refuse_other(folder: Path, record: dict[str, Any], recipe: Recipe) -> None:
+    if not record:
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            raise UserError(
+                f"output_dir {folder} already holds something that is not a run: choose another --output_dir"
+            )
+        return
+    before, after = record.get("recipe", {}), recipe.values
+    for key in sorted({*before, *after} - FREE_KEYS):
+        if before.get(key) != after.get(key):
+            raise UserError(
+                f"output_dir {folder} holds another run ({key} was {before.get(key)}, is {after.get(key)}): "
+                "choose another --output_dir"
+            )
+
+
+def _refuse_other_code(folder: Path, record: dict[str, Any]) -> None:
+    if record.get("code_sha256") != code_sha256():
+        raise UserError(
+            f"output_dir {folder} holds a finished run of another version of this code: choose another "
+            "--output_dir, or remove the folder to train again"
+        )
+
+
+def find_checkpoint(folder: Path, wanted: str | None) -> str | None:
+    """`last`, a path or nothing -> the checkpoint folder to resume from."""
+    if wanted is None:
+        return None
+    if wanted == "last":
+        found = complete_checkpoints(folder)
+        if not found:
+            raise UserError(
+                f"resume_from_checkpoint last: {folder} has no complete checkpoint; start without it"
+            )
+        return str(found[-1])
+    if not (Path(wanted) / "trainer_state.json").is_file():
+        raise UserError(
+            f"resume_from_checkpoint {wanted} is not a checkpoint: give its folder, or last"
+        )
+    return wanted
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints whose writing came to its end, oldest first."""
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+
+# ---- what run.json says --------------------------------------------------------------------------
+
+
+def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
+    config = network.model.config
+    return {
+        "id": recipe.model.model
+        if network.revision or not recipe.model.model
+        else Path(recipe.model.model).name,
+        "revision": network.revision,
+        "license": network.license,
+        "architecture": type(network.model).__name__,
+        "num_parameters": network.model.num_parameters(),
+        "image_size": network.preprocessing.height,
+        "patch_size": getattr(config, "patch_size", None),
+        "head": network.head,
+    }
+
+
+def describe_data(recipe: Recipe, splits: Splits) -> dict[str, Any]:
+    return {
+        "dataset": splits.source.dataset,
+        "source": splits.source.kind,
+        "revision": splits.source.revision,
+        "fingerprint": splits.test.fingerprint,
+        "train_fingerprint": splits.train_fingerprint,
+        "train_split": recipe.data.train_split,
+        "test_split": recipe.data.test_split,
+        "num_train": len(splits.train),
+        "num_selection": len(splits.selection),
+        "num_test": len(splits.test),
+        "selection_fraction": recipe.data.selection_fraction,
+        "split_seed": recipe.data.split_seed,
+        "left_out": {"train": splits.left_out, "test": splits.test.left_out},
+        "identical_train_test": splits.identical_train_test,
+        "label_names": splits.label_names,
+    }
+
+
+def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
+    args = trainer.args
+    keys = (
+        "total_train_batch_size",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "num_train_epochs",
+        "learning_rate",
+        "warmup_steps",
+        "weight_decay",
+        "max_grad_norm",
+        "label_smoothing_factor",
+        "seed",
+        "data_seed",
+    )
+    return {
+        "world_size": trainer.accelerator.num_processes,
+        "device": device_name(),
+        # args.bf16 stays false when the launcher's file asks for bf16; the accelerator knows.
+        "mixed_precision": trainer.accelerator.mixed_precision,
+        "optimizer": args.optim.value,
+        "lr_scheduler_type": args.lr_scheduler_type.value,
+        **{key: getattr(args, key) for key in keys},
+        "augmentation": {
+            key: getattr(args, key) for key in ("crop_scale", "horizontal_flip", "reduced_decoding")
+        },
+    }
+
+
+def describe_selection(trainer: FoodTrainer) -> dict[str, Any]:
+    state, steps = trainer.state, trainer.sampler.steps_per_epoch
+    scored = [row for row in state.log_history if "eval_top1" in row]
+    best = state.best_global_step if state.best_metric is not None else state.global_step
+    chosen = [row for row in scored if row["step"] == best] or scored[-1:]
+    return {
+        "metric": trainer.args.metric_for_best_model,
+        "top1": chosen[0]["eval_top1"] if chosen else None,
+        "n": len(trainer.eval_dataset),
+        "best_step": best,
+        "best_epoch": round(best / steps, 3),
+    }
+
+
+def command_line() -> str:
+    """How the run was started, without the machine's own paths."""
+    arguments = [Path(a).name if a.startswith("/") else a for a in sys.argv[1:]]
+    return shlex.join(["food101", "train", *arguments])
+
+
+def code_sha256() -> str:
+    """sha256 over the Python sources and recipes that make a run."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for package in ("training", "inference", "model_card"):
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in (".py", ".md", ".yaml") and "__pycache__" not in path.parts:
+                digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+# ---- talking to the person -----------------------------------------------------------------------
+
+
+def report(run: Run) -> None:
+    """Print the outcome in a few lines, on the main process."""
+    if not PartialState().is_main_process:
+        return
+    result = read_json(run.folder / "evaluation.json")
+    low, high = result["intervals"]["top1"]
+    if run.is_finished:
+        say(f"{run.folder} was finished on {run.record['finished']}; nothing was trained now.")
+    say(
+        f"test top-1: {result['metrics']['top1']:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {result['n']:,})"
+    )
+    rows = (run.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    _, label, predicted, score = rows[1].split(",")
+    say(
+        f"one test image, {run.folder / 'example.jpg'}: {readable_name(predicted)} ({float(score):.0%}), "
+        f"labelled {readable_name(label)}"
+    )
+    say(
+        f"run: {run.folder}   card: {run.folder / 'release' / 'README.md'}   release: {run.folder / 'release'}"
+    )
+    if result["source"] == "sample":
+        say(
+            "the real Food-101 run: accelerate launch --config_file accelerate_config.yaml "
+            "-m training.train vit_base_food101"
+        )
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """A person's mistake: one line and exit code 2. A programmer's keeps its traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("training").setLevel(logging.INFO)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        transformers_logging.set_verbosity_error()
+        datasets.disable_progress_bars()
+    try:
+        yield
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; continue with --resume_from_checkpoint last\n")
+        sys.exit(130)

@@ -1,0 +1,244 @@
+"""The Trainer subclass, as little as needed, and its callbacks."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+)
+
+from inference.food_classification import Preprocessing
+from training.config import FineTuningArguments
+from training.data import Splits
+from training.errors import UserError
+from training.files import write_json
+from training.metrics import SUMMARY, FoodMetrics
+from training.model import Network
+from training.transforms import (
+    Augmentation,
+    EpochSampler,
+    EvalImages,
+    TrainImages,
+    collate,
+    to_model_input,
+)
+
+logger = logging.getLogger(__name__)
+
+COMPLETE = "complete"  # written into a checkpoint last, so that half a checkpoint is never resumed
+NO_DECAY = ("cls_token", "position_embeddings", "mask_token", "distillation_token")
+
+
+class FoodTrainer(Trainer):
+    """Trainer whose batches are uint8 until they are on the device, and whose order is keyed."""
+
+    args: FineTuningArguments
+
+    def __init__(
+        self, *, preprocessing: Preprocessing, sampler: EpochSampler, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.preprocessing, self.sampler = preprocessing, sampler
+        # ViT's forward takes **kwargs, so Trainer believes the loss is already divided by the
+        # number of accumulated batches; ours is a mean over one batch, and Trainer must divide.
+        self.model_accepts_loss_kwargs = False
+        self.first_bad_step = torch.full((), -1, device=self.args.device)
+        for callback in (ProgressCallback, PrinterCallback):
+            self.remove_callback(callback)
+        self.add_callback(EpochCallback(sampler))
+        self.add_callback(FiniteLossCallback(self))
+        self.add_callback(LogCallback())
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        return self.sampler
+
+    def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return to_model_input(super()._prepare_inputs(inputs), self.preprocessing)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(pixel_values=inputs["pixel_values"])
+        smoothing = self.args.label_smoothing_factor if model.training else 0.0
+        loss = nn.functional.cross_entropy(
+            outputs.logits.float(), inputs["labels"], label_smoothing=smoothing
+        )
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        # Remembered on the device and read when logging: an `if` here would wait for the device.
+        bad = ~torch.isfinite(loss) & (self.first_bad_step < 0)
+        self.first_bad_step.masked_fill_(bad, self.state.global_step + 1)
+        return loss
+
+    def _save_checkpoint(self, model, trial) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            (folder / COMPLETE).touch()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_weights(self.model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return super()._load_best_model()
+        load_weights(self.model, self.state.best_model_checkpoint)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Weight decay for matrices only: no bias, norm, class token or position embedding.
+
+        Trainer's own rule decays ViT's `cls_token` and `position_embeddings`.
+        """
+        return [
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in NO_DECAY
+        ]
+
+
+def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
+    """Load a checkpoint's weights, every one of them.
+
+    Trainer's own loading reads the file's names as they are, non-strictly. `save_pretrained` of
+    transformers 5 writes ViT under its version 4 names, so no encoder weight would match: a
+    resumed run would go on from fresh weights, and "the best model" would be the last one.
+    """
+    saved = type(model).from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True)
+    model.load_state_dict(saved.state_dict(), strict=True)
+
+
+class EpochCallback(TrainerCallback):
+    """Tell the sampler its epoch; accelerate does not reach it after a resume on several ranks."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
+        self.sampler.set_epoch(state.global_step // self.sampler.steps_per_epoch)
+
+
+class FiniteLossCallback(TrainerCallback):
+    """Stop at a loss that is not finite, before a checkpoint of it is written."""
+
+    def __init__(self, trainer: FoodTrainer) -> None:
+        self.trainer = trainer
+
+    def _check(self) -> None:
+        step = int(self.trainer.accelerator.gather(self.trainer.first_bad_step.view(1)).max())
+        if step >= 0:
+            raise UserError(
+                f"the training loss was not finite at step {step}: lower learning_rate "
+                f"({self.trainer.args.learning_rate:g}), lengthen warmup_steps, or use bf16 or no mixed "
+                "precision instead of fp16; the checkpoints before it are kept"
+            )
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if control.should_log or control.should_save or control.should_evaluate:
+            self._check()
+
+    def on_epoch_end(self, args, state, control, **kwargs) -> None:
+        self._check()
+
+
+class LogCallback(TrainerCallback):
+    """Progress lines with images/s and time left; all logs as JSON beside the TensorBoard files."""
+
+    def __init__(self) -> None:
+        self.started, self.first_step, self.last_line, self.scored = 0.0, 0, 0.0, 0
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.started, self.first_step = time.monotonic(), state.global_step
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        if not state.is_world_process_zero:
+            return
+        write_json(
+            Path(args.output_dir) / "log_history.json", [finite(row) for row in state.log_history]
+        )
+        if "loss" in (logs or {}):
+            logger.info(self._train_line(args, state, logs))
+        elif "eval_top1" in (logs or {}):
+            n = "selection top-1 {:.2%}, loss {:.3f}".format(logs["eval_top1"], logs["eval_loss"])
+            logger.info("epoch %.2f: %s", state.epoch or 0, n)
+
+    def _train_line(self, args: FineTuningArguments, state: Any, logs: dict[str, float]) -> str:
+        done = state.global_step - self.first_step
+        seconds = time.monotonic() - self.started
+        left = seconds / max(done, 1) * (state.max_steps - state.global_step)
+        rate = done * args.total_train_batch_size / seconds
+        return (
+            f"step {state.global_step}/{state.max_steps}, epoch {state.epoch:.2f}: loss {logs['loss']:.3f}, "
+            f"lr {logs['learning_rate']:.2e}, {rate:.0f} images/s, {clock(left)} left"
+        )
+
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs) -> None:
+        self.scored += 1
+        now = time.monotonic()
+        if state.is_world_process_zero and now - self.last_line > 10:
+            if self.last_line:
+                logger.info(
+                    "scoring the selection slice: batch %d/%d", self.scored, len(eval_dataloader)
+                )
+            self.last_line = now
+
+    def on_evaluate(self, args, state, control, **kwargs) -> None:
+        self.scored, self.last_line = 0, 0.0
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: fp16 logs an infinite gradient norm whenever its loss scale is lowered."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def build_trainer(network: Network, splits: Splits, args: FineTuningArguments) -> FoodTrainer:
+    """Wire model, images and metrics together.
+
+    Raises:
+        UserError: fewer training images than one global batch.
+    """
+    if len(splits.train) < args.total_train_batch_size:
+        raise UserError(
+            f"total_train_batch_size {args.total_train_batch_size} is more than the {len(splits.train)} "
+            "training images; make it smaller"
+        )
+    seed = args.seed if args.data_seed is None else args.data_seed
+    augmentation = Augmentation(tuple(args.crop_scale), args.horizontal_flip, args.reduced_decoding)
+    metrics = FoodMetrics()
+
+    def compute_metrics(prediction: Any) -> dict[str, float]:
+        result = metrics.compute(
+            predictions=prediction.predictions, references=prediction.label_ids
+        )
+        return {key: result[key] for key in SUMMARY}
+
+    return FoodTrainer(
+        model=network.model,
+        args=args,
+        preprocessing=network.preprocessing,
+        processing_class=network.processor,
+        sampler=EpochSampler(len(splits.train), args.total_train_batch_size, seed),
+        train_dataset=TrainImages(splits.train, network.preprocessing, augmentation, seed),
+        eval_dataset=EvalImages(splits.selection, network.preprocessing),
+        data_collator=collate,
+        compute_metrics=compute_metrics,
+    )

@@ -1,0 +1,187 @@
+"""Bytes -> uint8 crop in the workers; flip and normalisation for the whole batch on the device.
+
+What is drawn at random for an image depends on (data_seed, epoch, position in the data set) and on
+nothing else: the same in any number of workers and processes, and after a resume. The key that
+the sampler hands to a worker carries the epoch for that reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from inference.food_classification import Preprocessing, decode_image, resize
+
+
+def image_bytes(image: dict[str, Any]) -> bytes | str:
+    """What `decode_image` takes: the embedded bytes, or the path of a local folder's file."""
+    return image["bytes"] if image["bytes"] is not None else image["path"]
+
+
+class EvalImages(torch.utils.data.Dataset):
+    """position -> {"pixel_values": uint8 (3, height, width), "labels": int}, in order."""
+
+    def __init__(self, dataset: Dataset, preprocessing: Preprocessing) -> None:
+        self.dataset, self.preprocessing = dataset, preprocessing
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: list[int]) -> list[dict[str, Any]]:
+        rows = self.dataset.__getitems__(positions)
+        return [
+            {
+                "pixel_values": self.preprocessing.crop(decode_image(image_bytes(row["image"]))),
+                "labels": row["label"],
+            }
+            for row in rows
+        ]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training does to an image beyond resizing it.
+
+    `crop_scale` is the area range of the random resized crop (aspect ratio 3/4 to 4/3, as in
+    Inception's and torchvision's); `horizontal_flip` is a probability. `reduced_decoding` lets a
+    JPEG be decoded at 1/2, 1/4 or 1/8: `strict` while the crop keeps at least the target's pixels,
+    `loose` down to 0.7 of them, `off` never.
+    """
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    horizontal_flip: float = 0.5
+    reduced_decoding: str = "off"
+
+
+REDUCED_DECODING = {"off": None, "strict": 1.0, "loose": 0.7}
+
+
+class TrainImages(torch.utils.data.Dataset):
+    """key -> {"pixel_values": uint8 (3, height, width), "labels": int, "flip": bool}.
+
+    `key = epoch * len(dataset) + position`, as `EpochSampler` makes them.
+    """
+
+    def __init__(
+        self, dataset: Dataset, preprocessing: Preprocessing, augmentation: Augmentation, seed: int
+    ) -> None:
+        self.dataset, self.preprocessing = dataset, preprocessing
+        self.augmentation, self.seed = augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: int) -> dict[str, Any]:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[int]) -> list[dict[str, Any]]:
+        rows = self.dataset.__getitems__([key % len(self) for key in keys])
+        return [
+            self._augment(row, *divmod(key, len(self))) for key, row in zip(keys, rows, strict=True)
+        ]
+
+    def _augment(self, row: dict[str, Any], epoch: int, position: int) -> dict[str, Any]:
+        rng = np.random.default_rng((self.seed, epoch, position))
+        crop = self._crop(row["image"], rng)
+        size = self.preprocessing
+        return {
+            "pixel_values": resize(crop, size.height, size.width, size.resample),
+            "labels": row["label"],
+            "flip": bool(rng.random() < self.augmentation.horizontal_flip),
+        }
+
+    def _crop(self, image: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
+        box, full = (0, 0, 0, 0), (0, 0)
+
+        def choose(height: int, width: int) -> int:
+            nonlocal box, full
+            full = height, width
+            box = random_resized_crop(height, width, self.augmentation.crop_scale, rng)
+            return self._reduction(*box[2:])
+
+        pixels = decode_image(image_bytes(image), reduce=choose)
+        # A JPEG decoded at 1/2 is half as large: the box shrinks with it.
+        y, x = pixels.shape[0] / full[0], pixels.shape[1] / full[1]
+        top, left, height, width = box
+        bottom, right = round((top + height) * y), round((left + width) * x)
+        return pixels[round(top * y) : bottom, round(left * x) : right]
+
+    def _reduction(self, height: int, width: int) -> int:
+        share = REDUCED_DECODING[self.augmentation.reduced_decoding]
+        if share is None:
+            return 1
+        room = min(height / self.preprocessing.height, width / self.preprocessing.width) / share
+        return next((factor for factor in (8, 4, 2) if room >= factor), 1)
+
+
+def random_resized_crop(
+    height: int, width: int, scale: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a crop; the law of torchvision's RandomResizedCrop.
+
+    Ten tries at a uniform share of the area and a log-uniform aspect ratio between 3/4 and 4/3,
+    then the largest central crop within that ratio (Szegedy et al. 2015, arXiv:1409.4842).
+    """
+    low, high = 3 / 4, 4 / 3
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    w = min(width, round(height * high))
+    h = min(height, round(width / low))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+class EpochSampler(torch.utils.data.Sampler[int]):
+    """A seeded permutation a epoch, cut to whole global batches, the epoch carried in the keys.
+
+    Cutting here, and not batch by batch, is what makes 1 x 8, 1 x 4 accumulated twice and 2 x 4
+    see the same images in the same steps.
+    """
+
+    def __init__(self, num_images: int, total_train_batch_size: int, seed: int) -> None:
+        self.num_images, self.seed, self.epoch = num_images, seed, 0
+        self.num_used = num_images // total_train_batch_size * total_train_batch_size
+        self.steps_per_epoch = num_images // total_train_batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_used
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_images)
+        yield from (self.epoch * self.num_images + order[: self.num_used]).tolist()
+
+
+def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Stack examples: uint8 (batch, 3, height, width), int64 (batch,), and bool (batch,) `flip`."""
+    batch = {
+        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
+        "labels": torch.tensor([example["labels"] for example in examples]),
+    }
+    if "flip" in examples[0]:
+        batch["flip"] = torch.tensor([example["flip"] for example in examples])
+    return batch
+
+
+def to_model_input(
+    batch: dict[str, torch.Tensor], preprocessing: Preprocessing
+) -> dict[str, torch.Tensor]:
+    """On the device: mirror where `flip` says so, then normalise. uint8 -> float32."""
+    pixels = batch["pixel_values"]
+    if "flip" in batch:
+        pixels = torch.where(batch["flip"].view(-1, 1, 1, 1), pixels.flip(-1), pixels)
+    return {"pixel_values": preprocessing.normalize(pixels), "labels": batch["labels"]}
