@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
@@ -225,6 +226,7 @@ class FineTuningArguments(TrainingArguments):
         self.gradient_accumulation_steps = total // (device * world_size)
 
     def _choose_workers(self, world_size: int) -> None:
+        self.dataloader_pin_memory = torch.cuda.is_available() and not self.use_cpu
         if self.dataloader_num_workers < 0:
             local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
             cores = (

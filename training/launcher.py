@@ -16,6 +16,10 @@ def launch(argv: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     options = machine_options()
+    if "--cpu" in options:
+        # Idle OpenMP threads spin by default, and the cores are shared with the decoding workers:
+        # measured on 2 cores with one of them busy, a step takes 0.35 s instead of 0.70 s.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.stderr.write(f"accelerate launch {shlex.join([*options, '-m', 'training.train', *argv])}\n")
     args = launch_command_parser().parse_args([*options, "-m", "training.train", *argv])
     try:

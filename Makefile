@@ -1,0 +1,36 @@
+# make train [RECIPE=sample] [ARGS="--key value"]   train, evaluate, release; sets itself up
+# make test [ARGS="-k words"]                       the whole test-suite; sets itself up
+# make lint | make setup | make clean
+
+PYTHON ?= python3
+RECIPE ?= sample
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: train test lint setup clean
+
+train: $(READY)
+	$(BIN)/food101 train $(RECIPE) $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+setup: $(READY)
+
+# The constraints name exact versions; torch==2.13.0 is the CPU or the CUDA build of the same line.
+$(READY): setup.cfg constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "error: $(PYTHON) is older than 3.10: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fast,dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info
