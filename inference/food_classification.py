@@ -23,11 +23,12 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from transformers import ImageClassificationPipeline
 
 try:  # optional and bit-exact: libjpeg-turbo straight into an array, without Pillow's copies
@@ -36,6 +37,8 @@ except ImportError:
     simplejpeg = None
 
 MAX_IMAGE_PIXELS = 64_000_000  # about 0.2 GB as RGB; a 200-megapixel file can hide in 30 kB
+# What Pillow may try: EPS runs Ghostscript, and the rare formats have the least tested decoders.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 ImageSource = str | os.PathLike | bytes | bytearray | Image.Image | np.ndarray
 
 
@@ -56,8 +59,8 @@ def decode_image(
     Args:
         source: path, encoded bytes, PIL image, or uint8 array (height, width[, 1 | 3 | 4]).
         max_pixels: limit on width x height, read from the header before decoding.
-        reduce: called with the upright (height, width) of an encoded image before it is decoded;
-            returns 1, 2, 4 or 8, and a JPEG is decoded at that fraction of its size.
+        reduce: called with the upright (height, width) of an encoded image; returns 1, 2, 4 or 8,
+            and a JPEG is decoded at that fraction of its size (one under 16 pixels is not).
 
     Returns:
         uint8 array (height, width, 3), upright, transparency on white.
@@ -65,82 +68,107 @@ def decode_image(
     Raises:
         InvalidImageError: not an image, truncated, empty, too large, or an unsupported kind.
     """
-    if isinstance(source, np.ndarray):
-        return _check_array(source, max_pixels)
-    if isinstance(source, Image.Image):
-        _check_size(source.size, max_pixels)
-        return _to_rgb(source)
-    data = _read(source)
     try:
-        # Image.open reads the header only. Its own bomb check would warn or raise at other sizes.
-        with Image.open(io.BytesIO(data)) as image:
+        if isinstance(source, np.ndarray):
+            return _check_array(source, max_pixels)
+        if isinstance(source, Image.Image):
+            _check_size(source.size, max_pixels)
+            return _to_rgb(source)
+        data = _read(source)
+        # Reads the header only. Pillow's own bomb check warns or raises at other sizes.
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size, max_pixels)
             return _decode(image, data, reduce)
     except InvalidImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise InvalidImageError(f"{error} Make it smaller.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = str(error).split(" <_io")[0]  # Pillow names the buffer's address
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidImageError(
-            f"not a readable image ({reason}); give a JPEG, PNG or WebP"
+            f"{error} Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
+    except Exception as error:  # Pillow's decoders raise anything on damaged files
+        reason = (
+            str(error).split(" <_io")[0] or type(error).__name__
+        )  # without the buffer's address
+        raise InvalidImageError(
+            f"not a readable image ({' '.join(reason.split())}); give a JPEG, PNG or WebP"
         ) from error
 
 
 def _decode(
     image: Image.Image, data: bytes, reduce: Callable[[int, int], int] | None
 ) -> np.ndarray:
+    if image.format not in ("JPEG", "MPO"):  # MPO: what phones write, a JPEG with more behind it
+        pixels = _to_rgb(image)
+        if reduce is not None:
+            reduce(*pixels.shape[:2])
+        return pixels
     width, height = image.size
-    rotated = ("exif" in image.info or "xmp" in image.info) and _orientation(image) != 1
+    orientation = _orientation(image)
     factor = 1
     if reduce is not None:
-        factor = reduce(width, height) if rotated and _is_sideways(image) else reduce(height, width)
-    is_jpeg = image.format == "JPEG" and image.mode in ("RGB", "L")
-    if is_jpeg and not rotated and simplejpeg is not None:
-        at_least = {"min_height": height // factor, "min_width": width // factor}
+        factor = reduce(width, height) if orientation in _SIDEWAYS else reduce(height, width)
+    if min(width, height) < 16:  # the two decoders round tiny sizes differently
+        factor = 1
+    if simplejpeg is not None and orientation == 1 and image.mode in ("RGB", "L"):
+        at_least = {"min_height": -(-height // factor), "min_width": -(-width // factor)}
         try:
             return simplejpeg.decode_jpeg(data, "RGB", min_factor=factor, **at_least)
         except ValueError:
             pass  # strict about any damage; Pillow's verdict below is the one that counts
-    if is_jpeg and factor > 1:
-        image.draft(image.mode, (width // factor, height // factor))
+    if factor > 1:
+        image.draft(None, (width // factor, height // factor))
     return _to_rgb(image)
 
 
+_SIDEWAYS = (5, 6, 7, 8)
+_UPRIGHT = dict(  # EXIF orientation -> what turns it upright
+    zip(
+        (2, 3, 4, *_SIDEWAYS),
+        ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM")
+        + ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"),
+        strict=True,
+    )
+)
+
+
 def _orientation(image: Image.Image) -> int:
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
-
-
-def _is_sideways(image: Image.Image) -> bool:
-    return _orientation(image) >= 5
+    """1 to 8; 1, which is upright, also where the EXIF data says nothing or is damaged."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a SyntaxError, struct.error, OSError ...: the pixels are not to blame
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
 
 
 def _read(source: str | os.PathLike | bytes | bytearray) -> bytes:
-    if isinstance(source, (bytes, bytearray)):
-        if not source:
-            raise InvalidImageError("0 bytes; give the bytes of an image file")
-        return bytes(source)
-    if not isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike)):
+        if not os.path.isfile(source):
+            raise InvalidImageError(_why_not_a_file(os.fsdecode(source)))
+        data = Path(os.fsdecode(source)).read_bytes()
+    elif isinstance(source, (bytes, bytearray)):
+        data = bytes(source)
+    else:
         raise InvalidImageError(
-            f"a {type(source).__name__} is not an image; give a path, bytes, a PIL image or a uint8 array"
+            f"a {type(source).__name__} is not an image; "
+            "give a path, bytes, a PIL image or a uint8 array"
         )
-    if isinstance(source, str) and source.split(":", 1)[0].lower() in (
-        "http",
-        "https",
-        "ftp",
-        "data",
-    ):
-        raise InvalidImageError(
-            "URLs are not fetched; download the image and give its path or bytes"
-        )
-    path = Path(source)
-    if not path.is_file():
-        raise InvalidImageError("no such file; give the path of an image file")
-    return path.read_bytes()
+    if not data:
+        raise InvalidImageError("0 bytes; give a whole image file")
+    return data
+
+
+def _why_not_a_file(path: str) -> str:
+    if "://" in path or path[:5].lower() == "data:":
+        return "URLs are not fetched; download the image and give its path or bytes"
+    if os.path.isdir(path):
+        return "a folder; give the paths of its image files"
+    return "no such file; give the path of an image file"
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
+    if width * height == 0:
+        raise InvalidImageError(f"{width} x {height} has no pixels; give a whole image")
     if width * height > max_pixels:
         raise InvalidImageError(
             f"{width} x {height} = {width * height / 1e6:.0f} megapixels is over the limit of "
@@ -149,12 +177,15 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise InvalidImageError("pixels are floating point numbers; save it with 8 bits a channel")
-    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own convert() clips at 255
-        return _gray_to_rgb((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+    image.load()  # first: of a TIFF, Pillow itself applies and then removes the orientation
+    orientation = _orientation(image)
+    if orientation != 1:
+        image = image.transpose(Image.Transpose[_UPRIGHT[orientation]])
+    if image.mode in ("F", "I"):
+        raise InvalidImageError(f"32-bit pixels (mode {image.mode}); save it with 8 bits a channel")
+    if image.mode.startswith("I;16"):  # Pillow's own convert() clips at 255
+        return _gray_to_rgb((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode[-1] in "Aa" or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
@@ -168,12 +199,12 @@ def _check_array(array: np.ndarray, max_pixels: int) -> np.ndarray:
     shape = tuple(array.shape)
     if array.dtype != np.uint8:
         raise InvalidImageError(f"array of {array.dtype}; give uint8 values from 0 to 255")
-    if array.ndim not in (2, 3) or 0 in shape or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
+    if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
         raise InvalidImageError(f"array of shape {shape}; give (height, width[, 1 | 3 | 4])")
     _check_size((shape[1], shape[0]), max_pixels)
     if array.ndim == 2 or shape[2] == 1:
         return _gray_to_rgb(array.reshape(shape[:2]))
-    return array if shape[2] == 3 else _to_rgb(Image.fromarray(array, "RGBA"))
+    return array if shape[2] == 3 else _to_rgb(Image.fromarray(array))
 
 
 # ---- preprocessing: what the saved image processor says, in uint8 -----------------------------
@@ -196,60 +227,59 @@ class Preprocessing:
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     rescale_factor: float
+    resized: tuple[int, int] | None = None  # or resize to this (height, width), then crop
 
     @classmethod
     def from_processor(cls, processor: Any) -> Preprocessing:
-        """Read a transformers image processor.
+        """Read a transformers image processor, and try it on one image.
 
         Raises:
             ValueError: the processor does something that this class does not, named in the message.
         """
-        size, crop_size = (
-            dict(processor.size or {}),
-            dict(getattr(processor, "crop_size", None) or {}),
-        )
-        shortest_edge = size.get("shortest_edge")
-        if shortest_edge is not None and getattr(processor, "crop_pct", None):  # ConvNeXt's form
-            crop_size = {"height": shortest_edge, "width": shortest_edge}
-            shortest_edge = int(shortest_edge / processor.crop_pct)
-        elif not getattr(processor, "do_center_crop", None):
-            crop_size = {}
-        target = crop_size or size
-        if not processor.do_resize or "height" not in target or "width" not in target:
-            raise ValueError(f"image processor with size {size}, crop {crop_size} is not supported")
-        if crop_size and shortest_edge is None:
-            raise ValueError(f"a crop of {crop_size} after a resize to {size} is not supported")
-        resample = _RESAMPLE.get(int(processor.resample))
+        if not getattr(processor, "do_resize", None):
+            raise ValueError("do_resize=False is not supported; inputs would differ in size")
+        resample = _RESAMPLE.get(processor.resample)
         if resample is None:
             raise ValueError(f"resample={processor.resample} is not supported; use 2 or 3")
-        channels = (0.0,) * 3, (1.0,) * 3
-        mean, std = (
-            (processor.image_mean, processor.image_std) if processor.do_normalize else channels
-        )
-        return cls(
-            height=int(target["height"]),
-            width=int(target["width"]),
-            shortest_edge=shortest_edge,
+        normalize, rescale = processor.do_normalize, processor.do_rescale
+        found = cls(
+            **_sizes(processor),
             resample=resample,
-            image_mean=tuple(float(x) for x in mean),
-            image_std=tuple(float(x) for x in std),
-            rescale_factor=float(processor.rescale_factor) if processor.do_rescale else 1.0,
+            image_mean=_three(processor.image_mean if normalize else 0.0),
+            image_std=_three(processor.image_std if normalize else 1.0),
+            rescale_factor=float(processor.rescale_factor) if rescale else 1.0,
         )
+        found._check_against(processor)
+        return found
+
+    def _check_against(self, processor: Any) -> None:
+        """Processors may flip channels, pad or shift without an attribute that says so: try it."""
+        shape = self.height + 37, 2 * self.width + 11, 3
+        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        kind = type(processor).__name__
+        try:
+            theirs = torch.as_tensor(np.asarray(processor(image)["pixel_values"][0]))
+        except Exception as error:
+            raise ValueError(f"{kind} fails on a {shape} image: {error}") from error
+        ours = self.normalize(self.crop(image)[None])[0]
+        if theirs.shape != ours.shape:
+            raise ValueError(f"{kind} gives {tuple(theirs.shape)} where {tuple(ours.shape)} is due")
+        levels = (theirs - ours).abs().mean() * min(self.image_std) / self.rescale_factor
+        if not levels < 1:  # rounding is half a level of 255; one pixel's shift is 50
+            raise ValueError(
+                f"{kind} does more than resize, crop, rescale and normalise: "
+                f"its pixels differ by {levels:.0f} of 255"
+            )
 
     def crop(self, image: np.ndarray) -> torch.Tensor:
         """uint8 (height, width, 3) of any size -> uint8 (3, self.height, self.width)."""
-        if self.shortest_edge is None:
-            return resize(image, self.height, self.width, self.resample)
-        height, width = image.shape[:2]
-        scale = self.shortest_edge / min(height, width)
-        pixels = resize(
-            image, *_short_side(height, width, scale, self.shortest_edge), self.resample
-        )
-        top, left = (pixels.shape[1] - self.height) // 2, (pixels.shape[2] - self.width) // 2
-        if top < 0 or left < 0:
-            raise ValueError(
-                f"a crop of {self.height} x {self.width} is larger than the resized image"
-            )
+        height, width = self.resized or (self.height, self.width)
+        if (edge := self.shortest_edge) is not None:
+            # Whole numbers, cut off as transformers and torchvision do.
+            short = min(image.shape[:2])
+            height, width = (edge * side // short for side in image.shape[:2])
+        pixels = resize(image, height, width, self.resample)
+        top, left = (height - self.height) // 2, (width - self.width) // 2
         return pixels[:, top : top + self.height, left : left + self.width]
 
     def normalize(self, pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -260,14 +290,41 @@ class Preprocessing:
         return (pixels.float() * (self.rescale_factor / std) - mean / std).to(dtype)
 
 
-def _short_side(height: int, width: int, scale: float, edge: int) -> tuple[int, int]:
-    return (edge, int(width * scale)) if height <= width else (int(height * scale), edge)
+def _three(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.broadcast_to(values, 3))
+
+
+def _sizes(processor: Any) -> dict[str, Any]:
+    """The four fields of `Preprocessing` that say how large things are."""
+    size = dict(processor.size or {})
+    crop = dict(getattr(processor, "crop_size", None) or {})
+    edge = size.get("shortest_edge")
+    if edge is not None and getattr(processor, "crop_pct", None):  # ConvNeXt's form
+        crop = {"height": edge, "width": edge}
+        # 384 and above it resizes without a crop
+        size = {"shortest_edge": int(edge / processor.crop_pct)} if edge < 384 else crop
+    elif not getattr(processor, "do_center_crop", None):
+        crop = size
+    if set(crop) != {"height", "width"} or set(size) not in (
+        {"height", "width"},
+        {"shortest_edge"},
+    ):
+        raise ValueError(f"a resize to {size} and a crop to {crop} is not supported")
+    edge = size.get("shortest_edge")
+    if crop["height"] > size.get("height", edge) or crop["width"] > size.get("width", edge):
+        raise ValueError(f"a crop to {crop} is larger than the resize to {size}")
+    return {
+        "height": int(crop["height"]),
+        "width": int(crop["width"]),
+        "shortest_edge": edge,
+        "resized": (size["height"], size["width"]) if edge is None and size != crop else None,
+    }
 
 
 def resize(image: np.ndarray, height: int, width: int, resample: str) -> torch.Tensor:
     """uint8 (h, w, 3) -> uint8 (3, height, width), antialiased as Pillow's resize is."""
-    if not image.flags.writeable:  # Pillow's arrays are read-only; from_numpy would warn
-        image = image.copy()
+    if not image.flags.writeable or min(image.strides) < 0:
+        image = image.copy()  # from_numpy takes neither Pillow's read-only arrays nor image[::-1]
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
     return torch.nn.functional.interpolate(
         pixels, size=(height, width), mode=resample, antialias=True, align_corners=False
@@ -297,20 +354,21 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         self.preprocessing = Preprocessing.from_processor(self.image_processor)
 
     def _sanitize_parameters(self, top_k=None, function_to_apply=None, max_image_pixels=None):
-        if top_k is not None and (
-            isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1
-        ):
-            raise ValueError(f"top_k must be a whole number of at least 1, not {top_k!r}")
+        for name, value in (("top_k", top_k), ("max_image_pixels", max_image_pixels)):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         _, forward, postprocess = super()._sanitize_parameters(top_k, function_to_apply)
         preprocess = {} if max_image_pixels is None else {"max_image_pixels": max_image_pixels}
         return preprocess, forward, postprocess
 
     def __call__(self, inputs: ImageSource | Sequence[ImageSource], **kwargs: Any) -> list:
-        """Label one image, or each image of a list.
+        """Label one image, or each image of a list, tuple or generator.
 
         Returns:
             For one image a list of at most `top_k` dictionaries, best first: `label` (as in
-            `config.id2label`), `name` (readable) and `score`; for a list, a list of those.
+            `config.id2label`), `name` (readable) and `score`; for a list, a list of those; for a
+            generator, an iterator of those.
 
         Raises:
             InvalidImageError: an input cannot be scored (its path or position is named).
@@ -319,6 +377,10 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
             if not inputs:
                 raise InvalidImageError("the list of images is empty; give at least one")
             inputs = [_Numbered(i, source) for i, source in enumerate(inputs)]
+        elif isinstance(inputs, GeneratorType):
+            inputs = (_Numbered(i, source) for i, source in enumerate(inputs))
+        elif inputs is None:
+            raise InvalidImageError("None is not an image; give a path, bytes or a PIL image")
         return super().__call__(inputs, **kwargs)
 
     def preprocess(
@@ -330,8 +392,9 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
             pixels = self.preprocessing.crop(decode_image(source, max_image_pixels))
         except InvalidImageError as error:
             where = f"image {image.position} of the list" if numbered else "the image"
-            named = f"{os.fspath(source)}" if isinstance(source, (str, os.PathLike)) else where
-            raise InvalidImageError(f"{named}: {error}") from error
+            if isinstance(source, (str, os.PathLike)):
+                where = _shortened(os.fsdecode(source))
+            raise InvalidImageError(f"{where}: {error}") from error
         return {"pixel_values": pixels[None]}  # uint8 (1, 3, height, width)
 
     def _forward(self, model_inputs: dict[str, torch.Tensor]):
@@ -344,6 +407,12 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
             {"label": row["label"], "name": readable_name(row["label"]), "score": row["score"]}
             for row in ranked
         ]
+
+
+def _shortened(path: str) -> str:
+    """One line, and not the whole of a photo in base64."""
+    path = path if path.isprintable() else repr(path)[1:-1]
+    return path if len(path) <= 200 else f"{path[:60]}...{path[-60:]}"
 
 
 def readable_name(label: str) -> str:

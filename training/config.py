@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -121,6 +122,8 @@ class ModelArguments:
     )
 
     def __post_init__(self) -> None:
+        if self.model == "null":  # as YAML writes it, on the command line
+            self.model = None
         if isinstance(self.model_config, str):
             self.model_config = _json_mapping("model_config", self.model_config)
         if self.model and self.model_config:
@@ -202,8 +205,8 @@ class FineTuningArguments(TrainingArguments):
                 f"reduced_decoding is {self.reduced_decoding!r}: give off, strict or loose"
             )
         for key in ("learning_rate", "weight_decay", "num_train_epochs", "max_grad_norm"):
-            if getattr(self, key) < 0:
-                raise UserError(f"{key} is {getattr(self, key)}: it cannot be negative")
+            if not 0 <= getattr(self, key) < math.inf:  # NaN is neither
+                raise UserError(f"{key} is {getattr(self, key)}: give a number from 0 up")
         if not 0 <= self.label_smoothing_factor < 1:
             raise UserError(
                 f"label_smoothing_factor is {self.label_smoothing_factor}: give 0 to below 1"
@@ -284,7 +287,7 @@ def parse_recipe(argv: list[str]) -> Recipe:
     given = [a[2:].split("=", 1)[0].replace("-", "_") for a in overrides if a.startswith("--")]
     _check_keys(given, "the command line")
     file_argv = [token for key, value in file_values.items() for token in _as_argv(key, value)]
-    if "output_dir" not in file_values:
+    if file_values.get("output_dir") is None:
         file_argv += ["--output_dir", f"runs/{Path(name).stem}"]
     data, model, training, stray = _parser().parse_args_into_dataclasses(
         file_argv + overrides, look_for_args_file=False, return_remaining_strings=True

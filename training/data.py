@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset, load_dataset_builder
 
 from inference.food_classification import InvalidImageError, decode_image
 from training.config import DataArguments
@@ -149,8 +149,8 @@ def _load(args: DataArguments) -> tuple[Source, DatasetDict]:
     if _looks_local(name):
         path = Path(name).expanduser()
         return Source(path.resolve().name, "local", None), _load_local(path)
-    everything = _load_hub(name, args.dataset_revision)
-    return Source(name, "hub", _commit(everything)), everything
+    commit, everything = _load_hub(name, args.dataset_revision)
+    return Source(name, "hub", commit), everything
 
 
 def _looks_local(name: str) -> bool:
@@ -184,26 +184,20 @@ def _format_of(path: Path) -> str:
     return "parquet"
 
 
-def _load_hub(name: str, revision: str | None) -> DatasetDict:
+def _load_hub(name: str, revision: str | None) -> tuple[str | None, DatasetDict]:
     try:
-        return load_dataset(name, revision=revision)
+        builder = load_dataset_builder(name, revision=revision)
+        builder.download_and_prepare()
     except datasets.exceptions.DatasetNotFoundError as error:
         raise UserError(f"dataset {name} is not on the Hub: {_one_line(error)}") from error
-    except (ConnectionError, OSError) as error:
+    except (ConnectionError, OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise UserError(
-            f"dataset {name} cannot be reached: {_one_line(error)}; check the network, or give a "
+            f"dataset {name} cannot be loaded: {_one_line(error)}; check the network, or give a "
             "local folder with --dataset PATH"
         ) from error
-
-
-def _commit(everything: DatasetDict) -> str | None:
-    """The commit that was read, from the files' own addresses: right offline and from the cache."""
-    for dataset in everything.values():
-        for url in dataset.info.download_checksums or {}:
-            match = re.search(r"@([0-9a-f]{40})/", url)
-            if match:
-                return match.group(1)
-    return None
+    # The builder's hash is the commit that was read, also offline and from the cache.
+    commit = builder.hash if re.fullmatch("[0-9a-f]{40}", builder.hash or "") else None
+    return commit, builder.as_dataset()
 
 
 def _one_line(error: Exception) -> str:

@@ -54,7 +54,6 @@ def build_network(args: ModelArguments, label_names: list[str], seed: int) -> Ne
 
 def load_network(model: str | Path, revision: str | None = None) -> Network:
     """Load a finished classifier (run, release or Hub id) as it was saved, in float32."""
-    config = _load(AutoConfig, str(model), revision)
     network = _load(
         AutoModelForImageClassification,
         str(model),
@@ -109,7 +108,7 @@ def _vit_processor(size: int) -> Any:
 def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
     model_id = str(args.model)
     config = _load(AutoConfig, model_id, args.model_revision)
-    commit = getattr(config, "_commit_hash", None)
+    commit = _commit(model_id, args.model_revision)
     processor = _load(AutoImageProcessor, model_id, args.model_revision)
     before = label_names_of(config)
     kept = set(before) == set(label_names)
@@ -175,6 +174,15 @@ def quiet_transformers() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(level)
+
+
+def _commit(model_id: str, revision: str | None) -> str | None:
+    """The commit that was read, from where the cache put it; None for a local folder."""
+    if Path(model_id).expanduser().exists():
+        return None
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(model_id, "config.json", revision=revision)).parent.name
 
 
 def _license(model_id: str, commit: str | None) -> str | None:

@@ -366,6 +366,7 @@ def exit_on_user_error() -> Iterator[None]:
     """A person's mistake: one line and exit code 2. A programmer's keeps its traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("training").setLevel(logging.INFO)
+    transformers_logging.disable_progress_bar()  # a bar for every checkpoint says nothing
     if os.environ.get("LOCAL_RANK", "0") != "0":
         transformers_logging.set_verbosity_error()
         datasets.disable_progress_bars()

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe: file and command line, what is refused and in which words, the derived batch."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from transformers import TrainingArguments
+
+from training import config
+from training.cli import USUAL_KEYS
+from training.config import REMOVED, TAKEN_AWAY, check_world_size, parse_recipe
+from training.errors import UserError
+from training.files import packaged_recipes
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """parse(text of the file, *command line) -> Recipe; on the CPU wherever the tests run."""
+
+    def parse(text: str, *overrides: str) -> config.Recipe:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        return parse_recipe([str(path), "--use_cpu=true", *overrides])
+
+    return parse
+
+
+@pytest.fixture
+def refused(parse):
+    def refused(text: str, *overrides: str) -> str:
+        with pytest.raises(UserError) as error:
+            parse(text, *overrides)
+        message = str(error.value)
+        assert "\n" not in message
+        return message
+
+    return refused
+
+
+# ---- what is accepted -------------------------------------------------------------------------
+
+
+def test_an_empty_file_is_a_recipe_of_defaults(parse):
+    recipe = parse("")
+    assert recipe.name == "mine"
+    assert recipe.data.dataset == "ethz/food101"
+    assert recipe.training.output_dir == "runs/mine"
+    assert recipe.training.eval_strategy == "epoch"
+
+
+def test_the_command_line_overrides_the_file(parse):
+    recipe = parse("seed: 1\nlearning_rate: 0.5\n", "--seed", "2")
+    assert (recipe.training.seed, recipe.training.learning_rate) == (2, 0.5)
+
+
+# YAML 1.1 reads 2e-4 (no dot) as a string; a recipe must not care.
+@pytest.mark.parametrize("text", ["learning_rate: 2e-4", 'learning_rate: "2e-4"'])
+def test_scientific_notation_in_a_file_is_a_number(parse, text):
+    assert parse(text).training.learning_rate == 2e-4
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--learning_rate", "2e-4"],
+        ["--learning_rate=2e-4"],
+        ["--learning-rate", "2e-4"],
+        ["--learning-rate=2e-4"],
+    ],
+)
+def test_every_form_of_an_option(parse, words):
+    assert parse("", *words).training.learning_rate == 2e-4
+
+
+def test_lists(parse):
+    assert parse("crop_scale: [0.2, 0.9]").training.crop_scale == [0.2, 0.9]
+    assert parse("", "--crop_scale", "0.3", "1").training.crop_scale == [0.3, 1.0]
+
+
+def test_a_nested_model_config(parse):
+    wanted = {"hidden_size": 48, "hidden_act": "gelu"}
+    assert parse("model_config:\n  hidden_size: 48\n  hidden_act: gelu\n").model.model_config == (
+        wanted
+    )
+    assert parse("", "--model_config", json.dumps(wanted)).model.model_config == wanted
+    assert parse("", f"--model_config={json.dumps(wanted)}").model.model_config == wanted
+
+
+def test_a_bare_no_is_a_strategy(parse):
+    recipe = parse("eval_strategy: no\nsave_strategy: no\nload_best_model_at_end: false\n")
+    assert recipe.training.eval_strategy == "no"
+    assert recipe.training.save_strategy == "no"
+    assert recipe.training.load_best_model_at_end is False
+
+
+def test_null_leaves_the_default(parse):
+    recipe = parse("learning_rate: null\nmodel: null\noutput_dir: null\nsplit_seed: null\n")
+    assert recipe.training.learning_rate == TrainingArguments.learning_rate
+    assert recipe.model.model is None
+    assert recipe.training.output_dir == "runs/mine"
+    assert recipe.data.split_seed == 0
+
+
+def test_null_on_the_command_line_takes_back_the_file(parse):
+    # The refusal of model with model_config tells people to write `model: null`.
+    for words in (["--model", "null"], ["--model=null"]):
+        recipe = parse("model: user/name\n", *words, "--model_config", '{"hidden_size": 48}')
+        assert recipe.model.model is None and recipe.values["model"] is None
+
+
+@pytest.mark.parametrize("name", packaged_recipes())
+def test_packaged_recipes_parse(name):
+    recipe = parse_recipe([name, "--use_cpu"])
+    assert recipe.name == name
+    assert recipe.training.output_dir == f"runs/{name}"
+
+
+def test_resolved_values_say_what_was_set_and_are_json(parse):
+    recipe = parse(
+        "dataset: sample\nlr_scheduler_type: linear\nmodel_config: {hidden_size: 48}\n",
+        "--max_grad_norm=0.5",
+        "--optim",
+        "sgd",
+    )
+    values = json.loads(json.dumps(recipe.values, allow_nan=False))
+    assert values["dataset"] == "sample"
+    assert values["lr_scheduler_type"] == "linear"
+    assert values["model_config"] == {"hidden_size": 48}
+    assert values["max_grad_norm"] == 0.5
+    assert values["optim"] == "sgd"
+    assert values["total_train_batch_size"] == 64  # a default of ours is recorded as well
+    assert "adafactor" not in values and "tpu_num_cores" not in values  # nobody asked
+
+
+def test_usual_keys_of_the_help_exist():
+    named = [name for names, _ in USUAL_KEYS for name in names.split(", ")]
+    assert set(named) <= config.known_keys()
+
+
+# ---- what is refused --------------------------------------------------------------------------
+
+
+def test_an_unknown_key_gets_a_suggestion_and_its_place(refused):
+    message = refused("lerning_rate: 1")
+    assert "unknown key lerning_rate (recipe " in message
+    assert "did you mean learning_rate?" in message
+    message = refused("", "--lerning-rate", "1")
+    assert "unknown key lerning_rate (the command line): did you mean learning_rate?" in message
+
+
+def test_an_unlike_key_is_sent_to_the_help(refused):
+    assert "food101 train --help" in refused("zzzzzz: 1")
+
+
+@pytest.mark.parametrize("key", sorted(REMOVED))
+def test_removed_keys_name_their_successor(refused, key):
+    for message in (refused(f"{key}: 1"), refused("", f"--{key}=1"), refused("", f"--{key}", "1")):
+        assert message.startswith(f"{key} (") and "no longer exists" in message
+        assert REMOVED[key] in message
+
+
+@pytest.mark.parametrize("key", sorted(TAKEN_AWAY))
+def test_taken_away_keys_name_the_cure(refused, key):
+    for message in (refused(f"{key}: true"), refused("", f"--{key}"), refused("", f"--{key}=true")):
+        assert message.startswith(f"{key} (") and "is not a key here" in message
+        assert TAKEN_AWAY[key] in message
+
+
+def test_the_tables_fit_this_transformers():
+    """A taken-away key is still a field there; a removed one is a field no more."""
+    fields = {field.name for field in dataclasses.fields(TrainingArguments)}
+    assert set(TAKEN_AWAY) <= fields
+    assert not set(REMOVED) & fields
+
+
+def test_a_taken_away_key_is_refused_even_when_false(refused):
+    assert "mixed_precision" in refused("bf16: false")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("learning_rate: fast", "'fast'"),
+        ("seed: 1.5", "'1.5'"),
+        ("use_cpu: perhaps", "perhaps"),
+        ("total_train_batch_size: many", "'many'"),
+        ("crop_scale: [a, b]", "'a'"),
+    ],
+)
+def test_a_wrong_type_names_key_and_value(refused, text, value):
+    message = refused(text)
+    assert message.startswith(f"key {text.split(':')[0]}") and value in message
+
+
+IMPOSSIBLE = [
+    ("selection_fraction", "0"),
+    ("selection_fraction", "1"),
+    ("selection_fraction", "2"),
+    ("selection_fraction", "nan"),
+    ("learning_rate", "-1e-3"),
+    ("learning_rate", "nan"),
+    ("learning_rate", "inf"),
+    ("weight_decay", "-0.1"),
+    ("max_grad_norm", "-1"),
+    ("num_train_epochs", "-1"),
+    ("label_smoothing_factor", "1"),
+    ("horizontal_flip", "1.5"),
+    ("reduced_decoding", "always"),
+    ("undecodable_images", "ignore"),
+    ("image_size", "0"),
+    ("total_train_batch_size", "0"),
+    ("model_config", "[1]"),
+    ("model_config", "{"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), IMPOSSIBLE)
+def test_impossible_values_are_named(refused, key, value):
+    message = refused("", f"--{key}={value}")
+    assert message.startswith(key)
+    assert value in message or str(float(value)) in message
+
+
+@pytest.mark.parametrize("scale", [["0.5"], ["0", "1"], ["0.9", "0.1"], ["0.5", "1.5"]])
+def test_impossible_crop_scales(refused, scale):
+    assert refused("", "--crop_scale", *scale).startswith("crop_scale is [")
+
+
+def test_model_and_model_config_exclude_each_other(refused):
+    assert "model: null" in refused("model: user/name\nmodel_config: {hidden_size: 48}\n")
+
+
+def test_what_transformers_refuses_is_one_line(refused):
+    assert "SchedulerType" in refused("lr_scheduler_type: nope")
+    assert "load_best_model_at_end" in refused("eval_strategy: no")
+
+
+def test_a_stray_argument(refused):
+    assert refused("", "--seed", "1", "2").startswith("2 (the command line) stands alone")
+
+
+def test_files_that_are_no_recipe(refused, tmp_path):
+    assert "is not YAML" in refused("a: [1")
+    assert "must be `key: value` lines" in refused("- 1\n- 2\n")
+    assert "must be `key: value` lines" in refused("just words")
+    (tmp_path / "latin.yaml").write_bytes(b"dataset: caf\xe9\n")
+    with pytest.raises(UserError, match="is not YAML"):
+        parse_recipe([str(tmp_path / "latin.yaml")])
+
+
+def test_an_unknown_recipe_gets_a_suggestion():
+    with pytest.raises(
+        UserError, match="unknown recipe vit_base_fod101: did you mean vit_base_food101"
+    ):
+        parse_recipe(["vit_base_fod101"])
+    with pytest.raises(UserError, match="unknown recipe nowhere/x.yaml: give one of .*sample"):
+        parse_recipe(["nowhere/x.yaml"])
+
+
+@pytest.mark.parametrize("argv", [[], ["--seed", "1"]])
+def test_no_recipe_lists_them(argv):
+    with pytest.raises(UserError, match="which recipe.*vit_base_food101"):
+        parse_recipe(argv)
+
+
+# ---- the batch --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(monkeypatch, tmp_path):
+    """batch(total, per device, processes) -> (per device, accumulation).
+
+    A WORLD_SIZE without a launcher is what check_world_size refuses, so that is left out here.
+    """
+
+    def batch(total: int, device: int | None, world_size: int) -> tuple[int, int]:
+        monkeypatch.setenv("WORLD_SIZE", str(world_size))
+        monkeypatch.setattr(config, "check_world_size", lambda *_: None)
+        monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)
+        monkeypatch.setattr(TrainingArguments, "world_size", world_size)
+        monkeypatch.setattr(TrainingArguments, "n_gpu", 0)
+        args = config.FineTuningArguments(
+            output_dir=str(tmp_path), total_train_batch_size=total, per_device_train_batch_size=device
+        )
+        return args.per_device_train_batch_size, args.gradient_accumulation_steps
+
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("total", "device", "world_size", "expected"),
+    [
+        (64, None, 1, (64, 1)),
+        (64, None, 4, (16, 1)),
+        (64, 16, 1, (16, 4)),
+        (64, 16, 2, (16, 2)),
+        (64, 16, 4, (16, 1)),
+        (8, 8, 1, (8, 1)),
+        (8, 4, 1, (4, 2)),
+        (8, 4, 2, (4, 1)),
+        (6, None, 3, (2, 1)),
+    ],
+)
+def test_accumulation_is_derived(batch, total, device, world_size, expected):
+    assert batch(total, device, world_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("total", "device", "world_size", "numbers"),
+    [
+        (64, 24, 1, "64 is not a multiple of per_device_train_batch_size 24 x 1 processes = 24"),
+        (64, 16, 3, "64 is not a multiple of per_device_train_batch_size 16 x 3 processes = 48"),
+        (64, None, 3, "64 is not a multiple of per_device_train_batch_size 21 x 3 processes = 63"),
+        (2, None, 4, "2 is not a multiple of per_device_train_batch_size 1 x 4 processes = 4"),
+        (64, 0, 1, "total_train_batch_size is 64, per_device 0"),
+    ],
+)
+def test_what_does_not_divide_is_refused_with_the_numbers(
+    batch, total, device, world_size, numbers
+):
+    with pytest.raises(UserError, match=numbers):
+        batch(total, device, world_size)
+
+
+def test_the_world_size_guard():
+    check_world_size(1, 1, 0)
+    check_world_size(4, 4, 1)
+    with pytest.raises(UserError, match="started 2 processes but torch sees a world of 1.*USE_CPU"):
+        check_world_size(2, 1, 0)
+    with pytest.raises(UserError, match="one process sees 4 GPUs"):
+        check_world_size(1, 1, 4)
+
+
+def test_a_launcher_that_torch_does_not_see_is_refused(monkeypatch):
+    """A multi-GPU configuration on a machine without GPUs trains twice into one folder."""
+    monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)
+    monkeypatch.setattr(TrainingArguments, "world_size", 1)
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="the launcher started 2 processes"):
+        config.FineTuningArguments(output_dir="unused")
+
+
+def test_parsing_leaves_no_folder(parse, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parse("")
+    assert [path.name for path in Path(tmp_path).iterdir()] == ["mine.yaml"]
