@@ -47,7 +47,7 @@ class Split:
     dataset: Dataset
     label_names: list[str]
     fingerprint: str
-    content: frozenset[str] = field(repr=False)  # sha256 of each image
+    content: tuple[str, ...] = field(repr=False)  # sha256 of each image
     left_out: int = 0
 
     def __len__(self) -> int:
@@ -83,8 +83,10 @@ def load_splits(args: DataArguments) -> Splits:
         )
     if train.label_names != test.label_names:
         raise UserError(
-            f"{args.train_split} and {args.test_split} have different labels: {_differ(train.label_names, test.label_names)}"
+            f"{args.train_split} and {args.test_split} have different labels: "
+            f"{_differ(train.label_names, test.label_names)}"
         )
+    _refuse_untrained(test, train)
     kept, selection = _cut_selection(train, args)
     return Splits(
         source=source,
@@ -94,8 +96,23 @@ def load_splits(args: DataArguments) -> Splits:
         label_names=train.label_names,
         train_fingerprint=train.fingerprint,
         left_out=train.left_out,
-        identical_train_test=len(train.content & test.content),
+        identical_train_test=_count_identical(test, train),
     )
+
+
+def _refuse_untrained(test: Split, train: Split) -> None:
+    """A folder's splits share one list of labels, whichever of them have images."""
+    unseen = set(test.dataset["label"]) - set(train.dataset["label"])
+    if unseen:
+        names = _some([test.label_names[i] for i in sorted(unseen)])
+        raise UserError(
+            f"{train.name} and {test.name} have different labels: {train.name} has no image of {names}"
+        )
+
+
+def _count_identical(test: Split, train: Split) -> int:
+    seen = set(train.content)
+    return sum(sha256 in seen for sha256 in test.content)
 
 
 def load_split(
@@ -211,7 +228,8 @@ def _one_line(error: Exception) -> str:
 def _select(everything: DatasetDict, split: str, args: DataArguments) -> Dataset:
     if split not in everything:
         raise UserError(
-            f"dataset {args.dataset} has no split {split}: it has {', '.join(everything)}; set train_split or test_split"
+            f"dataset {args.dataset} has no split {split}: it has {', '.join(everything)}; "
+            "set train_split or test_split"
         )
     dataset = everything[split]
     for key in ("image_column", "label_column"):
@@ -222,7 +240,8 @@ def _select(everything: DatasetDict, split: str, args: DataArguments) -> Dataset
             )
     if not isinstance(dataset.features[args.image_column], Image):
         raise UserError(
-            f"column {args.image_column} of {args.dataset} holds no images: set image_column to one of {', '.join(dataset.column_names)}"
+            f"column {args.image_column} of {args.dataset} holds no images: set image_column to one "
+            f"of {', '.join(dataset.column_names)}"
         )
     dataset = dataset.select_columns([args.image_column, args.label_column])
     dataset = dataset.rename_columns(
@@ -242,7 +261,8 @@ def _select(everything: DatasetDict, split: str, args: DataArguments) -> Dataset
 def _name_labels(dataset: Dataset, args: DataArguments) -> Dataset:
     if dataset.features["label"].dtype not in ("string", "large_string"):
         raise UserError(
-            f"column {args.label_column} of {args.dataset} has numbers without names: it must be a ClassLabel or strings"
+            f"column {args.label_column} of {args.dataset} has numbers without names: it must be a "
+            "ClassLabel or strings"
         )
     return dataset.class_encode_column("label")
 
@@ -284,7 +304,7 @@ def _scan(dataset: Dataset, split: str, args: DataArguments) -> Split:
         dataset=dataset.select(good) if bad else dataset,
         label_names=names,
         fingerprint=digest.hexdigest(),
-        content=frozenset(sha256[i] for i in good),
+        content=tuple(sha256[i] for i in good),
         left_out=len(bad),
     )
 
@@ -293,6 +313,7 @@ def _quietly_map(dataset: Dataset, split: str) -> dict[str, list]:
     from accelerate import PartialState  # where a launcher runs, local rank 0 scans and caches
 
     with local_main_first():
+        were_on = not datasets.are_progress_bars_disabled()
         if not PartialState().is_local_main_process:
             datasets.disable_progress_bars()
         cores = os.cpu_count() or 1
@@ -305,7 +326,8 @@ def _quietly_map(dataset: Dataset, split: str) -> dict[str, list]:
             fn_kwargs={"version": _SCAN_VERSION},
             desc=f"checking {split} images",
         )
-        datasets.enable_progress_bars()
+        if were_on:
+            datasets.enable_progress_bars()
     return {name: list(scanned[name]) for name in ("sha256", "error", "path")}
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -62,7 +64,7 @@ def load_network(model: str | Path, revision: str | None = None) -> Network:
         use_safetensors=True,
     )
     processor = _load(AutoImageProcessor, str(model), revision)
-    commit = getattr(config, "_commit_hash", None)
+    commit = _commit(str(model), revision)
     return Network(
         network.eval(), processor, _preprocessing(processor, str(model)), commit, None, "kept"
     )
@@ -90,11 +92,24 @@ def _from_scratch(args: ModelArguments, label_names: list[str]) -> Network:
     values["image_size"] = size
     try:
         config = ViTConfig(**values, **_labels(label_names))
+        _check_vit(config)
         model = AutoModelForImageClassification.from_config(config)
-    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
-        raise UserError(f"model_config {values} makes no ViT: {error}") from error
+    except (StrictDataclassError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model_config {values} makes no ViT: {reason}") from error
     processor = _vit_processor(size)
     return Network(model, processor, _preprocessing(processor, "scratch"), None, None, "new")
+
+
+def _check_vit(config: ViTConfig) -> None:
+    """What ViT itself would build without a word, and not as meant."""
+    for key in ("num_hidden_layers", "num_attention_heads", "patch_size", "hidden_size"):
+        if getattr(config, key) < 1:
+            raise ValueError(f"{key} is below 1")
+    if config.image_size % config.patch_size:  # a rim of every image would never be seen
+        raise ValueError(f"image_size is not a multiple of patch_size {config.patch_size}")
+    if config.hidden_size % config.num_attention_heads:
+        raise ValueError("hidden_size is not a multiple of num_attention_heads")
 
 
 def _vit_processor(size: int) -> Any:
@@ -126,6 +141,8 @@ def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
         ignore_mismatched_sizes=True,
         use_safetensors=True,
     )
+    if not kept and len(before) == len(label_names):  # the shapes fit, so it was loaded
+        _renew_head(model)
     if kept and before != label_names:
         _reorder_head(model, [before.index(name) for name in label_names])
         for key, value in _labels(label_names).items():
@@ -158,7 +175,7 @@ def _load(cls: Any, model_id: str, revision: str | None, **kwargs: Any) -> Any:
     try:
         with quiet_transformers():  # a new head is reported by us, in one line
             return cls.from_pretrained(model_id, revision=revision, **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"model {model_id} cannot be loaded: {reason} (give a folder or a Hub id user/name that "
@@ -197,9 +214,21 @@ def _license(model_id: str, commit: str | None) -> str | None:
         return None
 
 
+def _head(model: PreTrainedModel) -> nn.Linear:
+    num_labels = model.config.num_labels
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    return [layer for layer in linear if layer.out_features == num_labels][-1]
+
+
+def _renew_head(model: PreTrainedModel) -> None:
+    head = _head(model)
+    nn.init.trunc_normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02))
+    if head.bias is not None:
+        nn.init.zeros_(head.bias)
+
+
 def _reorder_head(model: PreTrainedModel, rows: list[int]) -> None:
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == len(rows)]
-    head = heads[-1]
+    head = _head(model)
     with torch.no_grad():
         head.weight.copy_(head.weight[rows])
         if head.bias is not None:

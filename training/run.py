@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -214,9 +215,9 @@ def find_checkpoint(folder: Path, wanted: str | None) -> str | None:
                 f"resume_from_checkpoint last: {folder} has no complete checkpoint; start without it"
             )
         return str(found[-1])
-    if not (Path(wanted) / "trainer_state.json").is_file():
+    if not (Path(wanted) / COMPLETE).is_file():
         raise UserError(
-            f"resume_from_checkpoint {wanted} is not a checkpoint: give its folder, or last"
+            f"resume_from_checkpoint {wanted} is not a complete checkpoint: give its folder, or last"
         )
     return wanted
 
@@ -311,7 +312,7 @@ def describe_selection(trainer: FoodTrainer) -> dict[str, Any]:
 
 def command_line() -> str:
     """How the run was started, without the machine's own paths."""
-    arguments = [Path(a).name if a.startswith("/") else a for a in sys.argv[1:]]
+    arguments = [_without_folder(a) for a in sys.argv[1:]]
     return shlex.join(["food101", "train", *arguments])
 
 

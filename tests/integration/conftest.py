@@ -25,6 +25,7 @@ class RealRun:
     folder: Path
     revisions: dict[str, str]
     output: str
+    methods: set[str]  # of the HTTP requests that training made
 
     @property
     def release(self) -> Path:
@@ -70,4 +71,5 @@ def real_run(hub, tmp_path_factory) -> RealRun:
         DATASET: hub.commits(DATASET, "dataset")[-1].oid,
         MODEL: hub.commits(MODEL)[-1].oid,
     }
-    return RealRun(hub, folder, revisions, done.stdout + done.stderr)
+    methods = {request.method for request in hub.requests}
+    return RealRun(hub, folder, revisions, done.stdout + done.stderr, methods)

@@ -150,7 +150,7 @@ def test_missing_and_empty_places(tmp_path):
 
 
 def test_a_hub_id_that_cannot_be_reached_says_what_to_do(no_network):
-    with pytest.raises(UserError, match="dataset user/food cannot be reached: .*--dataset PATH"):
+    with pytest.raises(UserError, match="dataset user/food cannot be loaded: .*--dataset PATH"):
         load_splits(arguments("user/food"))
     assert no_network == []  # offline means that nobody was asked
 
@@ -168,9 +168,22 @@ def test_the_sample(monkeypatch, tmp_path):
 
 
 def test_splits_with_different_labels_are_refused(tmp_path):
+    folder = write_parquet(tmp_path / "data", *dishes(Value("string"), FOOD101_ORDER * 4))
+    other = write_parquet(tmp_path / "other", *dishes(Value("string"), ["pizza", "ramen"] * 4))
+    (other / "validation-00000-of-00001.parquet").replace(
+        folder / "validation-00000-of-00001.parquet"
+    )
+    with pytest.raises(
+        UserError, match="3 against 2 labels; .*first: cheese_plate, cheesecake; .*second: ramen"
+    ):
+        load_splits(arguments(folder))
+
+
+def test_a_label_that_only_the_test_folder_has_is_refused(tmp_path):
+    """imagefolder numbers the labels of all splits together, so the lists of names agree."""
     root = write_image_folder(tmp_path / "dishes")
     (root / "validation" / "pizza").rename(root / "validation" / "ramen")
-    with pytest.raises(UserError, match="have different labels: .*first: pizza; .*second: ramen"):
+    with pytest.raises(UserError, match="have different labels: train has no image of ramen"):
         load_splits(arguments(root))
 
 
@@ -231,7 +244,7 @@ def damaged(tmp_path) -> Path:
     """The second pizza of train is cut short, the first cheesecake of validation is no image."""
     root = write_image_folder(tmp_path / "dishes")
     pizza = root / "train" / "pizza" / "1.jpg"
-    pizza.write_bytes(pizza.read_bytes()[:300])
+    pizza.write_bytes(pizza.read_bytes()[:-200])
     (root / "validation" / "cheesecake" / "0.jpg").write_text("not an image")
     return root
 

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Trainer subclass changes: decay groups, weights that come back, the mean loss."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.unit.toys import tiny_arguments, tiny_network, write_image_folder
+from training.config import DataArguments
+from training.data import Splits, load_splits
+from training.errors import UserError
+from training.trainer import FoodTrainer, build_trainer, clock, finite, load_weights
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory) -> Splits:
+    """18 images to train on, 6 to select."""
+    root = write_image_folder(tmp_path_factory.mktemp("data") / "dishes", train=8, validation=1)
+    return load_splits(DataArguments(dataset=str(root), selection_fraction=0.25))
+
+
+@pytest.fixture
+def trainer_for(splits, tmp_path):
+    def trainer_for(name: str = "run", seed: int = 0, **values: object) -> FoodTrainer:
+        arguments = tiny_arguments(tmp_path / name, **values)
+        return build_trainer(tiny_network(seed=seed), splits, arguments)
+
+    return trainer_for
+
+
+NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
+
+
+def weights(trainer: FoodTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+
+
+# ---- weight decay -----------------------------------------------------------------------------
+
+
+def test_every_parameter_is_in_the_group_it_belongs_to(trainer_for):
+    trainer = trainer_for(weight_decay=0.05)
+    trainer.create_optimizer()
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    decay = {
+        names[id(p)]: group["weight_decay"]
+        for group in trainer.optimizer.param_groups
+        for p in group["params"]
+    }
+    assert set(decay) == set(names.values())
+    for name, value in decay.items():
+        kind = name.rsplit(".", 1)[-1]
+        is_matrix = kind == "weight" and "norm" not in name
+        assert value == (0.05 if is_matrix else 0.0), name
+    plain = {name for name, value in decay.items() if value == 0}
+    assert {"vit.embeddings.cls_token", "vit.embeddings.position_embeddings"} <= plain
+    assert "vit.embeddings.patch_embeddings.projection.weight" not in plain
+    assert "classifier.weight" not in plain
+    assert any("norm" in name for name in plain) and any("bias" in name for name in plain)
+
+
+# ---- checkpoints ------------------------------------------------------------------------------
+
+
+def test_load_weights_restores_every_tensor(trainer_for, tmp_path):
+    """Trainer's own loading matches names non-strictly, and no encoder weight would match."""
+    trainer = trainer_for(max_steps=2, save_steps=2, save_strategy="steps", eval_strategy="no",
+                          load_best_model_at_end=False)  # fmt: skip
+    trainer.train()
+    trained = weights(trainer)
+    checkpoint = tmp_path / "run" / "checkpoint-2"
+    assert (checkpoint / "complete").is_file()
+    # The trap itself: the file's names are not the model's.
+    assert set(load_file(checkpoint / "model.safetensors")) != set(trained)
+    fresh = tiny_network(seed=9).model
+    assert all(not torch.equal(v, trained[k]) for k, v in fresh.state_dict().items() if v.std() > 0)
+    load_weights(fresh, str(checkpoint))
+    assert all(torch.equal(v, trained[k]) for k, v in fresh.state_dict().items())
+
+
+def test_the_best_checkpoint_is_kept_and_not_the_last(trainer_for, monkeypatch):
+    trainer = trainer_for(num_train_epochs=3)
+    top1 = iter([0.5, 0.9, 0.7])
+    monkeypatch.setattr(
+        trainer, "compute_metrics", lambda _: {"top1": next(top1), "nll": 1.0}
+    )  # the loss says nothing; top1 of the slice decides
+    seen = []
+    evaluate = trainer.evaluate
+    monkeypatch.setattr(
+        trainer, "evaluate", lambda *a, **k: seen.append(weights(trainer)) or evaluate(*a, **k)
+    )
+    trainer.train()
+    assert trainer.state.best_metric == 0.9
+    assert trainer.state.best_global_step == 4  # the second epoch of two steps each
+    end = weights(trainer)
+    assert all(torch.equal(end[name], seen[1][name]) for name in end)
+    assert not torch.equal(end["classifier.weight"], seen[2]["classifier.weight"])
+
+
+def test_a_resumed_run_ends_like_one_that_was_never_interrupted(trainer_for, tmp_path):
+    whole = trainer_for("whole", num_train_epochs=3)
+    whole.train()
+    resumed = trainer_for("resumed", seed=5, num_train_epochs=3)  # other weights, to be replaced
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert resumed.state.global_step == whole.state.global_step == 6
+    last = [load_file(tmp_path / name / "checkpoint-6" / "model.safetensors")
+            for name in ("whole", "resumed")]  # fmt: skip
+    assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
+
+
+# ---- the loss ---------------------------------------------------------------------------------
+
+
+# SGD shows a loss of the wrong scale, which AdamW would divide away; AdamW in turn enlarges the
+# rounding of gradients that are nearly zero.
+@pytest.mark.parametrize(
+    ("optim", "learning_rate", "tolerance"), [("sgd", 0.05, 1e-6), ("adamw_torch", 1e-3, 2e-5)]
+)
+def test_accumulated_batches_are_one_big_batch(trainer_for, optim, learning_rate, tolerance):
+    """1 x 8 and 1 x 4 accumulated twice: the same steps, the same losses, the same weights."""
+    runs = []
+    for device in (8, 4):
+        trainer = trainer_for(
+            f"by{device}",
+            per_device_train_batch_size=device,
+            num_train_epochs=3,
+            logging_steps=1,
+            optim=optim,
+            learning_rate=learning_rate,
+            **NO_CHECKPOINTS,
+        )
+        assert trainer.args.gradient_accumulation_steps == 8 // device
+        trainer.train()
+        rows = [row for row in trainer.state.log_history if "loss" in row]
+        runs.append((weights(trainer), [r["loss"] for r in rows], [r["grad_norm"] for r in rows]))
+    (one, losses, norms), (two, accumulated_losses, accumulated_norms) = runs
+    assert len(losses) == 6
+    assert accumulated_losses == pytest.approx(losses, abs=2e-4)  # logged with four digits
+    assert accumulated_norms == pytest.approx(norms, rel=1e-4)
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < tolerance
+
+
+def test_label_smoothing_is_for_training_only(trainer_for):
+    trainer = trainer_for(label_smoothing_factor=0.2)
+    inputs = {"pixel_values": torch.randn(6, 3, 32, 32), "labels": torch.arange(6) % 3}
+    model = trainer.model
+    plain = torch.nn.functional.cross_entropy(
+        model.eval()(pixel_values=inputs["pixel_values"]).logits, inputs["labels"]
+    )
+    assert trainer.compute_loss(model.eval(), inputs).item() == pytest.approx(plain.item())
+    assert trainer.compute_loss(model.train(), inputs).item() != pytest.approx(plain.item())
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(trainer_for, monkeypatch):
+    trainer = trainer_for(num_train_epochs=3, learning_rate=0.02)
+    compute_loss, steps = trainer.compute_loss, []
+
+    def broken(*args: object, **kwargs: object) -> torch.Tensor:
+        steps.append(1)
+        return compute_loss(*args, **kwargs) * (math.nan if len(steps) >= 3 else 1.0)
+
+    monkeypatch.setattr(trainer, "compute_loss", broken)
+    monkeypatch.setattr(trainer, "evaluate", lambda *a, **k: {"eval_top1": 0.5})
+    with pytest.raises(UserError, match=r"not finite at step 3: lower learning_rate \(0.02\)"):
+        trainer.train()
+    saved = sorted(path.name for path in Path(trainer.args.output_dir).glob("checkpoint-*"))
+    assert saved == ["checkpoint-2"]  # the one before it, and none of NaN
+
+
+def test_weights_that_are_nan_stop_at_the_first_step(trainer_for):
+    trainer = trainer_for(**NO_CHECKPOINTS, logging_steps=1)
+    with torch.no_grad():
+        trainer.model.classifier.weight[0, 0] = math.nan
+    with pytest.raises(UserError, match="not finite at step 1"):
+        trainer.train()
+
+
+# ---- small things -----------------------------------------------------------------------------
+
+
+def test_fewer_images_than_a_batch_are_refused(trainer_for):
+    with pytest.raises(UserError, match="total_train_batch_size 19 is more than the 18 training"):
+        trainer_for(total_train_batch_size=19)
+    trainer_for(total_train_batch_size=18)
+
+
+def test_the_log_is_json_beside_the_run(trainer_for, tmp_path):
+    trainer = trainer_for(num_train_epochs=1, logging_steps=1, save_strategy="no",
+                          load_best_model_at_end=False)  # fmt: skip
+    trainer.train()
+    rows = json.loads((tmp_path / "run" / "log_history.json").read_text())
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    assert any("eval_top1" in row for row in rows)
+    assert rows == trainer.state.log_history
+
+
+def test_what_json_cannot_say_becomes_null():
+    assert finite({"a": math.nan, "b": math.inf, "c": 1.5, "d": 2}) == (
+        {"a": None, "b": None, "c": 1.5, "d": 2}
+    )
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (3661, "1:01:01")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text
