@@ -19,6 +19,7 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_DATASETS_DISABLE_PROGRESS_BARS="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
     # Idle OpenMP threads spin by default, which costs most where cores are shared.
     OMP_WAIT_POLICY="PASSIVE",
 )

@@ -46,6 +46,8 @@ TAKEN_AWAY = {
     "auto_find_batch_size": _DERIVED,
     "remove_unused_columns": "it is always false here: images are decoded after the columns are chosen",
     "dataloader_drop_last": "an epoch is always cut to a whole number of global batches",
+    "logging_nan_inf_filter": "it is always false here: it would hide a loss that is not finite",
+    "prediction_loss_only": "the selection slice is always scored in full: top1 chooses the checkpoint",
     "label_names": "labels come from the data set; see label_column",
     "do_train": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
     "do_eval": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
@@ -68,6 +70,9 @@ REMOVED = {
     "image_column_name": "it is called image_column",
     "label_column_name": "it is called label_column",
 }
+
+# transformers knows that a loss should be small, and takes every other metric for an accuracy.
+LESS_IS_BETTER = ("nll", "ece", "eval_nll", "eval_ece")
 
 
 @dataclass
@@ -186,6 +191,8 @@ class FineTuningArguments(TrainingArguments):
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         self._derive_batch(launched)
         self._choose_workers(launched)
+        if self.greater_is_better is None and self.metric_for_best_model in LESS_IS_BETTER:
+            self.greater_is_better = False
         try:
             super().__post_init__()
         except (ValueError, KeyError) as error:  # transformers names the key and the legal values
@@ -207,6 +214,12 @@ class FineTuningArguments(TrainingArguments):
         for key in ("learning_rate", "weight_decay", "num_train_epochs", "max_grad_norm"):
             if not 0 <= getattr(self, key) < math.inf:  # NaN is neither
                 raise UserError(f"{key} is {getattr(self, key)}: give a number from 0 up")
+        if self.num_train_epochs == 0 and self.max_steps < 1:
+            raise UserError("num_train_epochs is 0: nothing would be trained")
+        if self.per_device_eval_batch_size < 1:
+            raise UserError(
+                f"per_device_eval_batch_size is {self.per_device_eval_batch_size}: give at least 1"
+            )
         if not 0 <= self.label_smoothing_factor < 1:
             raise UserError(
                 f"label_smoothing_factor is {self.label_smoothing_factor}: give 0 to below 1"

@@ -197,6 +197,7 @@ def describe_preprocessing(network: Network) -> dict[str, Any]:
         "height": p.height,
         "width": p.width,
         "shortest_edge": p.shortest_edge,
+        "resized": p.resized,
         "resample": p.resample,
         "image_mean": list(p.image_mean),
         "image_std": list(p.image_std),

@@ -148,10 +148,15 @@ def refuse_secrets(folder: Path, run: Path) -> None:
         if path.suffix == ".safetensors":
             continue
         text = path.read_text(encoding="utf-8")
-        found = re.findall(r"hf_[A-Za-z0-9]{20,}", text) or [p for p in private if f"{p}/" in text]
+        found = re.findall(r"hf_[A-Za-z0-9]{20,}", text) or [p for p in private if _names(text, p)]
         if found:
             kind = "a token" if found[0].startswith("hf_") else f"the path {found[0]}"
             raise UserError(f"{path.name} of the release holds {kind}: remove it from the recipe")
+
+
+def _names(text: str, path: str) -> bool:
+    """`/root` is named by "/root" and "/root/x", not by "/rooted" or "https://x.org/root"."""
+    return re.search(rf"(?<![\w.-]){re.escape(path)}(?![\w-])", text) is not None
 
 
 def load_back(folder: Path, run: Path) -> None:

@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -299,7 +298,8 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
 def describe_selection(trainer: FoodTrainer) -> dict[str, Any]:
     state, steps = trainer.state, trainer.sampler.steps_per_epoch
     scored = [row for row in state.log_history if "eval_top1" in row]
-    best = state.best_global_step if state.best_metric is not None else state.global_step
+    # Trainer notes the best step in any case; its weights are those kept only if it loads them.
+    best = (trainer.args.load_best_model_at_end and state.best_global_step) or state.global_step
     chosen = [row for row in scored if row["step"] == best] or scored[-1:]
     return {
         "metric": trainer.args.metric_for_best_model,
@@ -314,6 +314,14 @@ def command_line() -> str:
     """How the run was started, without the machine's own paths."""
     arguments = [_without_folder(a) for a in sys.argv[1:]]
     return shlex.join(["food101", "train", *arguments])
+
+
+def _without_folder(argument: str) -> str:
+    """`/home/me/runs/x` -> `x`, also behind `--key=`."""
+    key, equals, value = (
+        argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    )
+    return key + equals + (Path(value).name if value.startswith("/") else value)
 
 
 def code_sha256() -> str:

@@ -214,12 +214,17 @@ def build_trainer(network: Network, splits: Splits, args: FineTuningArguments) -
     """Wire model, images and metrics together.
 
     Raises:
-        UserError: fewer training images than one global batch.
+        UserError: fewer training images than one global batch, or nothing that selects.
     """
     if len(splits.train) < args.total_train_batch_size:
         raise UserError(
             f"total_train_batch_size {args.total_train_batch_size} is more than the {len(splits.train)} "
             "training images; make it smaller"
+        )
+    chooses = (args.metric_for_best_model or "top1").removeprefix("eval_")
+    if chooses not in (*SUMMARY, "loss"):
+        raise UserError(
+            f"metric_for_best_model is {chooses}: give one of {', '.join((*SUMMARY, 'loss'))}"
         )
     seed = args.seed if args.data_seed is None else args.data_seed
     augmentation = Augmentation(tuple(args.crop_scale), args.horizontal_flip, args.reduced_decoding)

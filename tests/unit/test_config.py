@@ -205,6 +205,8 @@ IMPOSSIBLE = [
     ("weight_decay", "-0.1"),
     ("max_grad_norm", "-1"),
     ("num_train_epochs", "-1"),
+    ("num_train_epochs", "0"),
+    ("per_device_eval_batch_size", "0"),
     ("label_smoothing_factor", "1"),
     ("horizontal_flip", "1.5"),
     ("reduced_decoding", "always"),
@@ -239,6 +241,18 @@ def test_what_transformers_refuses_is_one_line(refused):
 
 def test_a_stray_argument(refused):
     assert refused("", "--seed", "1", "2").startswith("2 (the command line) stands alone")
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [("top1", True), ("macro_f1", True), ("nll", False), ("ece", False), ("loss", False)],
+)
+def test_the_metric_that_selects_knows_its_direction(parse, metric, greater):
+    assert parse(f"metric_for_best_model: {metric}").training.greater_is_better is greater
+
+
+def test_no_epochs_but_steps(parse):
+    assert parse("num_train_epochs: 0\nmax_steps: 3").training.max_steps == 3
 
 
 def test_files_that_are_no_recipe(refused, tmp_path):
@@ -282,7 +296,9 @@ def batch(monkeypatch, tmp_path):
         monkeypatch.setattr(TrainingArguments, "world_size", world_size)
         monkeypatch.setattr(TrainingArguments, "n_gpu", 0)
         args = config.FineTuningArguments(
-            output_dir=str(tmp_path), total_train_batch_size=total, per_device_train_batch_size=device
+            output_dir=str(tmp_path),
+            total_train_batch_size=total,
+            per_device_train_batch_size=device,
         )
         return args.per_device_train_batch_size, args.gradient_accumulation_steps
 

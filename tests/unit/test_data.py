@@ -124,7 +124,9 @@ def test_numbers_without_names_are_refused(tmp_path):
 
 
 def test_a_missing_split_lists_those_that_are_there(folder):
-    with pytest.raises(UserError, match="no split test: it has train, validation; set .*test_split"):
+    with pytest.raises(
+        UserError, match="no split test: it has train, validation; set .*test_split"
+    ):
         load_splits(arguments(folder, test_split="test"))
 
 
@@ -232,7 +234,9 @@ def test_the_slice_depends_on_its_seed_only(splits, folder):
 
 
 def test_a_slice_too_small_for_the_labels_is_refused(folder):
-    with pytest.raises(UserError, match="selection_fraction 0.05 of 24 images with 3 labels cannot"):
+    with pytest.raises(
+        UserError, match="selection_fraction 0.05 of 24 images with 3 labels cannot"
+    ):
         load_splits(arguments(folder, selection_fraction=0.05))
 
 
@@ -270,7 +274,9 @@ def test_a_row_without_an_image(tmp_path):
     rows, features = dishes(ClassLabel(names=FOOD101_ORDER), [0, 1, 2] * 4)
     rows["image"][4] = None
     folder = write_parquet(tmp_path / "data", rows, features)
-    with pytest.raises(UserError, match=r"image 4 of split train \(no path\): the row has no image"):
+    with pytest.raises(
+        UserError, match=r"image 4 of split train \(no path\): the row has no image"
+    ):
         load_splits(arguments(folder))
     assert load_splits(arguments(folder, undecodable_images="skip")).test.left_out == 1
 

@@ -80,7 +80,7 @@ def test_ece_agrees_with_a_plain_loop(scored):
     assert classification_metrics(logits, labels)["ece"] == pytest.approx(expected)
 
 
-# Agresti & Coull 1998 and statsmodels' proportion_confint(..., method="wilson"), four decimals.
+# Four decimals; the defining equation in the test is the check that does not share our formula.
 @pytest.mark.parametrize(
     ("successes", "n", "low", "high"),
     [

@@ -193,7 +193,9 @@ def test_no_such_model_is_one_line(model):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "preprocessor_config.json"])
+@pytest.mark.parametrize(
+    "missing", ["config.json", "model.safetensors", "preprocessor_config.json"]
+)
 def test_incomplete_files_are_one_line(saved, tmp_path, missing):
     for path in saved.iterdir():
         if path.name != missing:

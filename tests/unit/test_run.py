@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.toys import train, write_recipe
+from tests.unit.toys import (
+    tiny_arguments,
+    tiny_network,
+    train,
+    write_image_folder,
+    write_recipe,
+)
 from training import run as run_module
-from training.config import parse_recipe
+from training.config import DataArguments, parse_recipe
+from training.data import load_splits
 from training.errors import UserError
 from training.run import Run, code_sha256, command_line, complete_checkpoints, find_checkpoint
+from training.trainer import FoodTrainer, build_trainer
 
 
 @pytest.fixture
@@ -60,7 +68,9 @@ def test_a_new_folder_is_not_made_by_looking(open_run, tmp_path):
 def test_another_run_names_the_key_that_differs(open_run, tiny_run):
     with pytest.raises(UserError, match=r"holds another run \(learning_rate was 0.001, is 0.5\)"):
         open_run(tiny_run, "--learning_rate", "0.5")
-    with pytest.raises(UserError, match=r"\(weight_decay was .*, is 0.3\): choose another --output"):
+    with pytest.raises(
+        UserError, match=r"\(weight_decay was .*, is 0.3\): choose another --output"
+    ):
         open_run(tiny_run, "--weight_decay", "0.3")
 
 
@@ -113,7 +123,9 @@ def test_a_finished_run_of_other_code_is_refused(open_run, tiny_run, monkeypatch
 
 
 def test_an_unfinished_run_says_how_to_go_on(open_run, unfinished):
-    with pytest.raises(UserError, match="unfinished run: continue it with --resume_from_checkpoint"):
+    with pytest.raises(
+        UserError, match="unfinished run: continue it with --resume_from_checkpoint"
+    ):
         open_run(unfinished)
     run = open_run(unfinished, "--resume_from_checkpoint", "last")
     assert run.checkpoint == str(complete_checkpoints(unfinished)[-1])
@@ -149,7 +161,9 @@ def test_last_without_a_checkpoint(open_run, tmp_path):
 
 
 def test_a_path_that_is_no_checkpoint(open_run, tmp_path):
-    with pytest.raises(UserError, match="resume_from_checkpoint .*nowhere is not a complete checkpoint"):
+    with pytest.raises(
+        UserError, match="resume_from_checkpoint .*nowhere is not a complete checkpoint"
+    ):
         open_run(tmp_path / "new", "--resume_from_checkpoint", str(tmp_path / "nowhere"))
 
 
@@ -205,6 +219,41 @@ def test_selection_and_history_agree(tiny_run):
     assert scores[record["selection"]["best_step"]] == max(scores.values())
 
 
+@pytest.mark.parametrize("save_strategy", ["no", "epoch"])
+def test_without_loading_the_best_the_last_is_selected(
+    trainer_for_selection, monkeypatch, save_strategy
+):
+    """The record must describe the weights that are kept."""
+    trainer = trainer_for_selection(save_strategy=save_strategy, load_best_model_at_end=False)
+    top1 = iter([0.9, 0.5])
+    monkeypatch.setattr(trainer, "compute_metrics", lambda _: {"top1": next(top1)})
+    trainer.train()
+    selection = run_module.describe_selection(trainer)
+    assert selection["best_step"] == trainer.state.global_step == 2
+    assert (selection["top1"], selection["best_epoch"]) == (0.5, 2.0)
+
+
+def test_loading_the_best_is_recorded(trainer_for_selection, monkeypatch):
+    trainer = trainer_for_selection()
+    top1 = iter([0.9, 0.5])
+    monkeypatch.setattr(trainer, "compute_metrics", lambda _: {"top1": next(top1)})
+    trainer.train()
+    selection = run_module.describe_selection(trainer)
+    assert (selection["best_step"], selection["top1"], selection["best_epoch"]) == (1, 0.9, 1.0)
+
+
+@pytest.fixture
+def trainer_for_selection(tmp_path):
+    """Two epochs of one step each."""
+
+    def trainer_for_selection(**values: object) -> FoodTrainer:
+        root = write_image_folder(tmp_path / "dishes", train=4, validation=1)
+        splits = load_splits(DataArguments(dataset=str(root), selection_fraction=0.25))
+        return build_trainer(tiny_network(), splits, tiny_arguments(tmp_path / "run", **values))
+
+    return trainer_for_selection
+
+
 def test_the_code_sum_is_stable_and_sees_a_change(tmp_path, monkeypatch):
     assert code_sha256() == code_sha256()
     for package in ("training", "inference", "model_card"):
@@ -224,7 +273,10 @@ def test_the_code_sum_is_stable_and_sees_a_change(tmp_path, monkeypatch):
     [
         (["sample", "--seed", "1"], "food101 train sample --seed 1"),
         (["a", "--output_dir", "/data/runs/x/"], "food101 train a --output_dir x"),
-        (["/home/me/a.yaml", "--output_dir", "/data/runs/x"], "food101 train a.yaml --output_dir x"),
+        (
+            ["/home/me/a.yaml", "--output_dir", "/data/runs/x"],
+            "food101 train a.yaml --output_dir x",
+        ),
         (["a", "--output_dir=/data/runs/x", "--seed=1"], "food101 train a --output_dir=x --seed=1"),
         (["a", "--dataset", "two words"], "food101 train a --dataset 'two words'"),
     ],

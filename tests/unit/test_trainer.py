@@ -13,7 +13,7 @@ from tests.unit.toys import tiny_arguments, tiny_network, write_image_folder
 from training.config import DataArguments
 from training.data import Splits, load_splits
 from training.errors import UserError
-from training.trainer import FoodTrainer, build_trainer, clock, finite, load_weights
+from training.trainer import EpochCallback, FoodTrainer, build_trainer, clock, finite, load_weights
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,16 @@ def test_a_resumed_run_ends_like_one_that_was_never_interrupted(trainer_for, tmp
     assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
 
 
+@pytest.mark.parametrize(("step", "epoch"), [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)])
+def test_the_sampler_is_told_its_epoch(trainer_for, step, epoch):
+    """One process would get it from accelerate as well; several ranks after a resume would not."""
+    trainer = trainer_for()
+    (callback,) = [c for c in trainer.callback_handler.callbacks if isinstance(c, EpochCallback)]
+    trainer.state.global_step = step
+    callback.on_epoch_begin(trainer.args, trainer.state, trainer.control)
+    assert trainer.sampler.epoch == epoch
+
+
 # ---- the loss ---------------------------------------------------------------------------------
 
 
@@ -186,6 +196,12 @@ def test_fewer_images_than_a_batch_are_refused(trainer_for):
     with pytest.raises(UserError, match="total_train_batch_size 19 is more than the 18 training"):
         trainer_for(total_train_batch_size=19)
     trainer_for(total_train_batch_size=18)
+
+
+def test_an_unknown_metric_is_refused_before_the_first_step(trainer_for):
+    with pytest.raises(UserError, match="metric_for_best_model is acc: give one of top1, .*, loss"):
+        trainer_for(metric_for_best_model="acc")
+    trainer_for(metric_for_best_model="eval_nll")
 
 
 def test_the_log_is_json_beside_the_run(trainer_for, tmp_path):

@@ -239,7 +239,9 @@ def test_strict_never_enlarges(photographs, monkeypatch):
     monkeypatch.setattr(
         transforms,
         "resize",
-        lambda crop, *size: shapes.append(crop.shape) or torch.zeros((3, 16, 16), dtype=torch.uint8),
+        lambda crop, *size: (
+            shapes.append(crop.shape) or torch.zeros((3, 16, 16), dtype=torch.uint8)
+        ),
     )
     images = train_images(photographs, reduced_decoding="strict", crop_scale=(0.01, 1.0))
     images.__getitems__(list(range(200)))

@@ -62,7 +62,9 @@ def write_image_folder(
             folder.mkdir(parents=True)
             for i in range(count):
                 seed = 10_000 * split_seed + 100 * number + i
-                colour = COLOURS.get(label, (128, 128, 128))
+                # Near enough to each other that a short training does not get all of them right.
+                jitter = np.random.default_rng(seed).normal(0, 45, 3)
+                colour = COLOURS.get(label, (128, 128, 128)) + jitter
                 (folder / f"{i}.jpg").write_bytes(jpeg(seed, colour=colour))
     return root
 

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The food pipeline against transformers' stock pipeline and against the model alone.
+
+    python benchmarks/pipeline.py --json benchmarks/results/pipeline.json
+
+ViT-Ti with random weights, batch 8, photographs given as paths. Then preprocessing alone on one
+core: what becomes of one file, or of one decoded image, until the model's float32 input is there.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import (
+    TOY,
+    VIT_TI,
+    Group,
+    build,
+    describe_photographs,
+    environment,
+    one_core,
+    parser,
+    photograph_paths,
+    report,
+)
+from PIL import Image
+from transformers import ImageClassificationPipeline
+
+from inference.food_classification import FoodClassificationPipeline, decode_image
+
+STOCK = "stock pipeline"
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser(__doc__, rounds=9).parse_args(argv)
+    batch, config = (2, TOY) if args.toy else (8, VIT_TI)
+    paths = photograph_paths(args.photographs, 4 if args.toy else 64)
+    start = environment()
+    network = build(config)
+    processor = pillow_processor(network.processor)
+    parts = {"model": network.model.eval(), "image_processor": processor, "device": "cpu"}
+    food, stock = FoodClassificationPipeline(**parts), ImageClassificationPipeline(**parts)
+    rows = whole(food, stock, paths, batch).measure(args.rounds)
+    with one_core():
+        for group in preprocessing(food, stock, paths):
+            rows += group.measure(args.rounds)
+    return report(
+        args,
+        start,
+        rows,
+        photographs=describe_photographs(paths),
+        model=config,
+        batch_size=batch,
+        image_processor=type(processor).__name__,
+        attention=network.model.config._attn_implementation,
+    )
+
+
+def pillow_processor(processor: Any) -> Any:
+    """The Pillow back end; without torchvision it is the only one, and what users get."""
+    try:
+        from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+    except ImportError:
+        return processor
+    return ViTImageProcessorPil(**processor.to_dict())
+
+
+def whole(food: Any, stock: Any, paths: list[Path], batch: int) -> Group:
+    files = [str(path) for path in paths]
+    ready = [
+        torch.randn(batch, 3, food.preprocessing.height, food.preprocessing.width)
+        for _ in range(len(files) // batch)
+    ]
+
+    @torch.inference_mode()
+    def model_alone() -> None:
+        for pixels in ready:
+            food.model(pixel_values=pixels)
+
+    group = Group("pipeline", STOCK, "image", len(ready) * batch)
+    files = files[: group.units]
+    group.variants = {
+        STOCK: lambda: stock(files, batch_size=batch),
+        "food pipeline": lambda: food(files, batch_size=batch),
+        "limit: model alone": model_alone,
+    }
+    return group
+
+
+def preprocessing(food: Any, stock: Any, paths: list[Path]) -> list[Group]:
+    files = [str(path) for path in paths]
+    pillow = [Image.open(file).convert("RGB") for file in files]
+    arrays = [decode_image(file) for file in files]
+    from_file = Group("preprocessing from a file", STOCK, "image", len(files), clock="cpu")
+    from_file.variants = {
+        STOCK: lambda: [stock.preprocess(file) for file in files],
+        "food pipeline": lambda: [
+            food.preprocessing.normalize(food.preprocess(file)["pixel_values"]) for file in files
+        ],
+    }
+    decoded = Group("preprocessing, decoded before", STOCK, "image", len(files), clock="cpu")
+    decoded.variants = {
+        STOCK: lambda: [stock.image_processor(image, return_tensors="pt") for image in pillow],
+        "food pipeline": lambda: [
+            food.preprocessing.normalize(food.preprocessing.crop(array)[None]) for array in arrays
+        ],
+    }
+    return [from_file, decoded]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

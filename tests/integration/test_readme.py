@@ -1,0 +1,85 @@
+"""README's snippets are run, its commands parsed, its paths looked up, its figures compared."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.integration.conftest import ROOT, food101
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("snippet", blocks("python"))
+def test_python_snippets_run_as_they_stand(real_run, tmp_path, snippet):
+    env = real_run.hub.env(tmp_path / "home")
+    if not real_run.hub.has_repo("user/repo"):
+        done = food101("push", real_run.release, "--repo_id", "user/repo", "--rescore", "5", env=env)
+        assert done.returncode == 0, done.stderr
+    shutil.copy(real_run.folder / "example.jpg", tmp_path / "photo.jpg")
+    lines = snippet.strip().splitlines()
+    script = "\n".join([*lines[:-1], f"print({lines[-1]})"])
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'score'" in done.stdout and "'label'" in done.stdout
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_commands_parse(words):
+    from training.cli import _parser
+    from training.config import known_keys, read_recipe
+
+    words = [word for word in words if "=" not in word or word.startswith("-")]
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+    elif "training.train" in words or words[:2] == ["food101", "train"]:
+        rest = words[words.index("train" if words[0] == "food101" else "training.train") + 1 :]
+        if rest == ["--help"]:
+            return
+        assert read_recipe(rest[0])
+        assert {word[2:] for word in rest if word.startswith("--")} <= known_keys()
+        if "--config_file" in words:
+            assert (ROOT / words[words.index("--config_file") + 1]).is_file()
+    else:
+        assert words[0] == "food101" and _parser().parse_args(words[1:])
+
+
+def test_named_files_exist():
+    tree = blocks("")[-1]
+    for folder, rest in re.findall(r"^(\w+)/ +(.*?)(?=^\w+/|\Z)", tree, re.S | re.M):
+        assert (ROOT / folder).is_dir()
+        for name in re.findall(r"\b[\w/]+\.py\b", rest):
+            assert (ROOT / folder / name).is_file(), name
+    for name in re.findall(r"`((?:training|inference|model_card)/[\w/.]+)`", README):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"^\| `(\w+)` \|", README, re.M):
+        assert (ROOT / "training" / "recipes" / f"{name}.yaml").is_file()
+
+
+def test_figures_are_those_of_the_recorded_runs():
+    rows = re.findall(r"^\| `(\w+)`.*?\| ([\d.]+) % \| ([\d.]+) to ([\d.]+) % \| (\d+) \|", README, re.M)
+    assert rows
+    for name, top1, low, high, n in rows:
+        report = json.loads((RESULTS / f"run_{name}.json").read_text())
+        assert report["n"] == int(n)
+        found = [report["metrics"]["top1"], *report["intervals"]["top1"]]
+        assert [f"{100 * value:.1f}" for value in found] == [top1, low, high]

@@ -1,0 +1,56 @@
+"""`make train`: the embedded default, from drawing the pictures to a release that loads."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.integration.conftest import food101
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sample_run(tmp_path_factory):
+    home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("sample") / "run"
+    env = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    done = food101("train", "sample", "--output_dir", folder, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, env, done
+
+
+def test_the_model_is_good_and_says_so(sample_run):
+    folder, _, done = sample_run
+    report = json.loads((folder / "evaluation.json").read_text())
+    assert report["n"] == 300 and len(report["per_class"]) == 10
+    assert report["metrics"]["top1"] >= 0.9  # colour alone gives less than half: test_sample.py
+    assert f"test top-1: {report['metrics']['top1']:.2%}" in done.stdout
+    assert "one test image" in done.stdout and "vit_base_food101" in done.stdout
+
+
+def test_the_release_answers(sample_run):
+    folder, env, _ = sample_run
+    done = food101("predict", folder / "release", folder / "example.jpg", "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    row = (folder / "predictions.csv").read_text().splitlines()[1].split(",")
+    best = json.loads(done.stdout)[0]["labels"][0]
+    assert best["label"] == row[2] and best["score"] == pytest.approx(float(row[3]), abs=1e-3)
+
+
+def test_a_second_call_is_quick_and_changes_nothing(sample_run):
+    folder, env, first = sample_run
+    before = (folder / "run.json").read_bytes()
+    done = food101("train", "sample", "--output_dir", folder, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was trained now" in done.stdout
+    assert first.stdout.splitlines()[0] in done.stdout
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(sample_run):
+    folder, env, _ = sample_run
+    done = food101("train", "sample", "--output_dir", folder, "--seed", "1", env=env)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and len(errors) == 1 and "seed was 0, is 1" in errors[0]

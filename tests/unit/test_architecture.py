@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom, what a file may be called, how long it may be."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("training", "inference", "model_card")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+# Nothing points back: these stand alone.
+ALONE = ("inference", "model_card")
+MAY_IMPORT = {
+    "inference": {
+        "training.cli",
+        "training.data",
+        "training.evaluation",
+        "training.hub",
+        "training.model",
+        "training.release",
+        "training.reports",
+        "training.run",
+        "training.trainer",
+        "training.transforms",
+    },
+    "model_card": {"training.cli", "training.hub", "training.release"},
+}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names, imports inside functions included; there are no relative imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def ids(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids(MODULES))
+def test_imports_form_a_star(path):
+    package, names = path.relative_to(ROOT).parts[0], imported(path)
+    if package in ALONE:
+        assert not names & ({*PACKAGES} - {package})
+    else:
+        for other, allowed in MAY_IMPORT.items():
+            assert other not in names or name_of(path) in allowed
+
+
+def test_the_table_has_no_entry_to_spare():
+    """A permission that nobody uses is a hole."""
+    used = {
+        other: {name_of(p) for p in MODULES if other in imported(p)} - {other}
+        for other in MAY_IMPORT
+    }
+    spare = {"training.cli", "training.hub"}  # DESIGN allows these two always
+    for other, allowed in MAY_IMPORT.items():
+        inside = {name for name in used[other] if not name.startswith(other)}
+        assert inside <= allowed and allowed - inside <= spare, other
+
+
+def test_the_uploaded_file_needs_nothing_unusual():
+    """It runs on machines that have transformers, and nothing else of this project."""
+    path = ROOT / "inference" / "food_classification.py"
+    outside = imported(path) - sys.stdlib_module_names
+    assert outside <= {"numpy", "PIL", "torch", "transformers", "simplejpeg"}
+    needed = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:  # outside of any `try`
+        if isinstance(node, ast.Import):
+            needed |= {alias.name for alias in node.names}
+    assert "simplejpeg" not in needed  # it only makes decoding faster
+
+
+def test_no_test_or_benchmark_is_imported_by_the_product():
+    for path in MODULES:
+        assert not imported(path) & {"tests", "benchmarks", "pytest"}, path
+
+
+def test_no_name_shadows_a_library():
+    """`python training/x.py` puts training/ first on the path: training/evaluate.py would hide one."""
+    requirements = importlib.metadata.requires("vit-food101")
+    installed = {re.split(r"[^\w-]", r)[0].lower() for r in requirements}
+    top_level = {
+        name
+        for name, owners in importlib.metadata.packages_distributions().items()
+        if "vit-food101" not in owners
+    }
+    assert {"evaluate", "torch", "datasets"} <= top_level
+    taken = sys.stdlib_module_names | top_level | {name.replace("-", "_") for name in installed}
+    for path in MODULES:
+        if path.stem not in ("__init__", "__main__"):
+            assert path.stem not in taken, path
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "tests", "benchmarks"])
+def test_no_file_is_long(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        count = len(path.read_text(encoding="utf-8").splitlines())
+        assert count <= 400, f"{path} has {count} lines"
+
+
+@pytest.mark.slow
+def test_every_module_can_be_imported_without_starting_anything(tmp_path):
+    """In a fresh process: no process group, no accelerator state, no file, no line of output."""
+    names = [name_of(path) for path in MODULES if path.stem != "__main__"]
+    script = (
+        "import importlib, os, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "import torch.distributed\n"
+        "from accelerate.state import PartialState\n"
+        "assert not torch.distributed.is_initialized()\n"
+        "assert not PartialState._shared_state\n"
+        "assert not torch.cuda.is_initialized()\n"
+        "assert os.listdir() == []\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *names],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_tests_cannot_reach_the_network(no_network):
+    """Of the guard in conftest.py: it refuses, and remembers what somebody else may swallow."""
+    with pytest.raises(ConnectionRefusedError, match="192.0.2.1"):
+        socket.create_connection(("192.0.2.1", 9), timeout=1)
+    with pytest.raises(ConnectionRefusedError, match="huggingface.co"):
+        socket.getaddrinfo("huggingface.co", 443)
+    assert [attempt.split()[-1] for attempt in no_network] == ["192.0.2.1", "huggingface.co"]
+    no_network.clear()
+    socket.getaddrinfo("127.0.0.1", 80)
