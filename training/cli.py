@@ -162,7 +162,7 @@ def _add_evaluate(verbs: Any) -> None:
     p.add_argument("--dataset", help="default: the one that the model was reported on")
     p.add_argument("--split", help="default: the split that the model was reported on")
     p.add_argument("--revision", help="of a model on the Hub")
-    p.add_argument("--batch_size", type=_positive, default=64)
+    p.add_argument("--batch_size", type=_positive, help="default: as recorded with the model")
     p.add_argument("--output", metavar="FILE", help="write the whole report as JSON")
 
 

@@ -162,18 +162,25 @@ def summarize(metrics: dict[str, Any], label_names: list[str], n: int) -> dict[s
         },
         "interval_method": "Wilson score, 95 %",
         "per_class": [
-            {
-                "label": label,
-                "n": metrics["count"][i],
-                **{key: metrics[key][i] for key in ("recall", "precision", "f1")},
-            }
-            for i, label in enumerate(label_names)
+            per_class(metrics, confusion, i, label) for i, label in enumerate(label_names)
         ],
         "most_confused": [
             {"label": label_names[i], "predicted": label_names[j], "n": int(wrong[i, j])}
             for i, j in pairs
             if wrong[i, j]
         ],
+    }
+
+
+def per_class(metrics: dict[str, Any], confusion: np.ndarray, i: int, label: str) -> dict[str, Any]:
+    """Scores of class `i`; null where there is nothing to divide by."""
+    n, answers = metrics["count"][i], int(confusion[:, i].sum())
+    return {
+        "label": label,
+        "n": n,
+        "recall": metrics["recall"][i] if n else None,
+        "precision": metrics["precision"][i] if answers else None,
+        "f1": metrics["f1"][i] if n else None,
     }
 
 

@@ -69,7 +69,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
     return {
         "top1": float((rank == 1).mean()),
         "top5": float((rank <= 5).mean()),
-        "macro_f1": float(f1.mean()),
+        "macro_f1": float(f1[count > 0].mean()),  # a class without images has no F1
         "nll": float(-log_probs[np.arange(num_images), labels].mean()),
         "ece": expected_calibration_error(confidence, predicted == labels),
         "recall": recall.tolist(),

@@ -10,7 +10,7 @@ from training.files import read_json
 
 
 def evaluate_again(
-    model: str, dataset: str | None, split: str | None, revision: str | None, batch_size: int
+    model: str, dataset: str | None, split: str | None, revision: str | None, batch_size: int | None
 ) -> dict[str, Any]:
     """Score a run, release or Hub model; by default on the data that it was reported on.
 
@@ -40,9 +40,9 @@ def evaluate_again(
     split = split or (reported["split"] if reported else args.test_split)
     source, images = load_split(args, split, label_names_from(where, revision))
     seed = reported["seed"] if reported else None
-    report, _ = evaluate_model(
-        where, source, images, revision=revision, batch_size=batch_size, seed=seed
-    )
+    # The recorded size gives the recorded digits; another changes the last few.
+    size = batch_size or (reported["batch_size"] if reported else 64)
+    report, _ = evaluate_model(where, source, images, revision=revision, batch_size=size, seed=seed)
     return report
 
 

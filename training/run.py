@@ -296,14 +296,15 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
 
 
 def describe_selection(trainer: FoodTrainer) -> dict[str, Any]:
+    """The score of the weights that are kept, on the selection slice."""
     state, steps = trainer.state, trainer.sampler.steps_per_epoch
-    scored = [row for row in state.log_history if "eval_top1" in row]
     # Trainer notes the best step in any case; its weights are those kept only if it loads them.
     best = (trainer.args.load_best_model_at_end and state.best_global_step) or state.global_step
-    chosen = [row for row in scored if row["step"] == best] or scored[-1:]
+    scored = [row for row in state.log_history if row["step"] == best and "eval_top1" in row]
+    top1 = scored[0]["eval_top1"] if scored else trainer.evaluate()["eval_top1"]
     return {
         "metric": trainer.args.metric_for_best_model,
-        "top1": chosen[0]["eval_top1"] if chosen else None,
+        "top1": top1,
         "n": len(trainer.eval_dataset),
         "best_step": best,
         "best_epoch": round(best / steps, 3),

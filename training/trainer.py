@@ -84,7 +84,7 @@ class FoodTrainer(Trainer):
     def _save_checkpoint(self, model, trial) -> None:
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
-        if self.args.should_save:
+        if self.args.should_save and not self.args.save_only_model:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             (folder / COMPLETE).touch()
 

@@ -1,6 +1,6 @@
 """Two gloo ranks through `accelerate launch`: the same run as one process.
 
-    python -m pytest tests/distributed -q
+python -m pytest tests/distributed -q
 """
 
 from __future__ import annotations
@@ -115,7 +115,11 @@ def test_every_test_image_once(one_by_eight, two_by_four):
     """13 images on two ranks: padded by some, dropped by others, counted once here."""
     reports = [record(folder, "evaluation.json") for folder in (one_by_eight, two_by_four)]
     assert [r["n"] for r in reports] == [13, 13]
-    assert [row["n"] for row in reports[1]["per_class"]] == [4, 5, 4]  # cheese_plate, cheesecake, ..
+    assert [row["n"] for row in reports[1]["per_class"]] == [
+        4,
+        5,
+        4,
+    ]  # cheese_plate, cheesecake, ..
     assert reports[0]["dataset_fingerprint"] == reports[1]["dataset_fingerprint"]
     rows = [(f / "predictions.csv").read_text().splitlines() for f in (one_by_eight, two_by_four)]
     assert len(rows[0]) == len(rows[1]) == 14

@@ -31,7 +31,9 @@ def commands() -> list[list[str]]:
 def test_python_snippets_run_as_they_stand(real_run, tmp_path, snippet):
     env = real_run.hub.env(tmp_path / "home")
     if not real_run.hub.has_repo("user/repo"):
-        done = food101("push", real_run.release, "--repo_id", "user/repo", "--rescore", "5", env=env)
+        done = food101(
+            "push", real_run.release, "--repo_id", "user/repo", "--rescore", "5", env=env
+        )
         assert done.returncode == 0, done.stderr
     shutil.copy(real_run.folder / "example.jpg", tmp_path / "photo.jpg")
     lines = snippet.strip().splitlines()
@@ -76,7 +78,9 @@ def test_named_files_exist():
 
 
 def test_figures_are_those_of_the_recorded_runs():
-    rows = re.findall(r"^\| `(\w+)`.*?\| ([\d.]+) % \| ([\d.]+) to ([\d.]+) % \| (\d+) \|", README, re.M)
+    rows = re.findall(
+        r"^\| `(\w+)`.*?\| ([\d.]+) % \| ([\d.]+) to ([\d.]+) % \| (\d+) \|", README, re.M
+    )
     assert rows
     for name, top1, low, high, n in rows:
         report = json.loads((RESULTS / f"run_{name}.json").read_text())

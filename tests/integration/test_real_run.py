@@ -66,7 +66,10 @@ def test_one_process_gets_the_same_report_from_the_release(real_run, tmp_path):
     env = real_run.hub.env(tmp_path / "home", token=None)
     done = food101("evaluate", real_run.release, "--output", tmp_path / "again.json", env=env)
     assert done.returncode == 0, done.stderr
-    again, first = json.loads((tmp_path / "again.json").read_text()), read(real_run, "evaluation.json")
+    again, first = (
+        json.loads((tmp_path / "again.json").read_text()),
+        read(real_run, "evaluation.json"),
+    )
     assert (again["world_size"], first["world_size"]) == (1, 2)
     assert again["metrics"] == pytest.approx(first["metrics"], abs=1e-6)
     for key in ("n", "dataset_fingerprint", "dataset_revision", "model_sha256", "per_class"):

@@ -24,7 +24,7 @@ FOOD101_ORDER = [
 
 
 def rows(split: str, count: int, seed: int = 0) -> list[dict]:
-    return list(sample.sample_rows(seed, split, count, sample.SAMPLE_VERSION))
+    return list(sample.sample_rows(sample.SAMPLE_LABELS, seed, split, count, sample.SAMPLE_VERSION))
 
 
 def opened(row: dict) -> Image.Image:
