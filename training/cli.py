@@ -54,6 +54,9 @@ def train(argv: list[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(_train_help())
         return 0 if argv else 2
+    from training.files import find_recipe
+
+    find_recipe(argv[0])  # before seconds of imports
     from training.launcher import launch
 
     return launch(argv)

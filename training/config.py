@@ -21,7 +21,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from training.errors import UserError
-from training.files import RECIPES, packaged_recipes
+from training.files import find_recipe, packaged_recipes
 
 # Keys of TrainingArguments that this project takes away, with what to do instead.
 _PRECISION = (
@@ -313,15 +313,7 @@ def parse_recipe(argv: list[str]) -> Recipe:
 
 def read_recipe(name: str) -> dict[str, Any]:
     """Read a packaged recipe or a path; the mapping as YAML gives it."""
-    path = RECIPES / f"{name}.yaml" if name in packaged_recipes() else Path(name)
-    if not path.is_file():
-        close = difflib.get_close_matches(name, packaged_recipes(), n=1)
-        hint = (
-            f"did you mean {close[0]}?"
-            if close
-            else f"give one of {', '.join(packaged_recipes())}, or a path"
-        )
-        raise UserError(f"unknown recipe {name}: {hint}")
+    path = find_recipe(name)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

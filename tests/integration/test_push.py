@@ -235,3 +235,17 @@ def test_predict_and_evaluate_by_hub_name(real_run, pushed, tmp_path):
     done = food101("evaluate", "user/food-vit", env=env, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "n = 202" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("http://127.0.0.1:9", "did not finish"),  # nobody listens
+        ("http://hub.example.org", "not https"),  # refused before the token is sent anywhere
+    ],
+)
+def test_an_endpoint_that_cannot_be_used(real_run, tmp_path, endpoint, said):
+    env = real_run.hub.env(tmp_path / "home") | {"HF_ENDPOINT": endpoint}
+    done = food101("push", real_run.release, "--repo_id", "user/nowhere", env=env)
+    assert done.returncode == 2 and said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -145,7 +145,14 @@ def test_a_run_of_another_world_size_does_not_count(script):
 
 
 def test_startup(script, photographs, tmp_path, monkeypatch):
-    result = result_of(script("startup"), photographs, tmp_path, monkeypatch)
+    """The helps are real; loading torch twice more is left to the benchmark itself."""
+    startup, labelled = script("startup"), []
+    real = startup.run
+    monkeypatch.setattr(
+        startup, "run", lambda w: labelled.append(w) if str(w[-1]).endswith(".jpg") else real(w)
+    )
+    result = result_of(startup, photographs, tmp_path, monkeypatch)
+    assert len(labelled) == 2 and all(Path(words[-1]).is_file() for words in labelled)
     assert names(result, "help") >= {"food101 --help", "food101 predict --help"}
     assert names(result, "first label") == {"food101 predict", "stock pipeline, three lines"}
 
