@@ -36,6 +36,8 @@ PHOTOGRAPHS = ROOT.parent / "shared" / "food10"
 LIBRARIES = (
     "torch torchvision transformers accelerate datasets timm numpy pillow simplejpeg pyarrow"
 ).split()
+# What a row of the GPU scripts has besides: shares of the measured matmul rate and of the time.
+EXTRAS = ("flop_utilisation", "waiting_for_input", "peak_memory_GB")
 VIT_TI = {
     "image_size": 224,
     "patch_size": 16,
@@ -172,30 +174,48 @@ class Group:
     unit: str
     units: int
     variants: dict[str, Callable[[], Any]] = field(default_factory=dict)
-    clock: str = "wall"  # or "cpu": process time, which leaves stolen time out; one core only
+    # "cpu" is process time, summed over threads: what a busy machine steals is left out, and so is
+    # waiting. Only for work inside this process.
+    clocks: tuple[str, ...] = ("wall",)
 
     def measure(self, rounds: int, warm_up: bool = True) -> list[dict[str, Any]]:
         """Rows of the table, `rounds` times each variant, the order shuffled in every round."""
-        now = time.process_time if self.clock == "cpu" else time.perf_counter
-        seconds: dict[str, list[float]] = {name: [] for name in self.variants}
+        seconds: dict[str, list[dict[str, float]]] = {name: [] for name in self.variants}
         if warm_up:
             for call in self.variants.values():
                 call()
+        gc.freeze()  # else every collection below would walk through all imported libraries
         for number in range(rounds):
             order = list(self.variants)
             random.Random(number).shuffle(order)
             for name in order:
                 gc.collect()  # the garbage of one variant is not the next one's time
-                started = now()
+                started = clocks()
                 self.variants[name]()
-                seconds[name].append(now() - started)
+                seconds[name].append(since(started))
+        gc.unfreeze()
         return self.rows(seconds)
 
-    def rows(self, seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
-        return [summary(self, name, seconds[name], seconds[self.peer]) for name in seconds]
+    def rows(self, seconds: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+        """One row a clock and variant, from readings that were taken in the same rounds."""
+        found = []
+        for clock in self.clocks:
+            own = {name: [each[clock] for each in seconds[name]] for name in seconds}
+            found += [summary(self, clock, name, own[name], own[self.peer]) for name in seconds]
+        return found
 
 
-def summary(group: Group, name: str, own: list[float], peer: list[float]) -> dict[str, Any]:
+def clocks() -> dict[str, float]:
+    return {"wall": time.perf_counter(), "cpu": time.process_time()}
+
+
+def since(started: dict[str, float]) -> dict[str, float]:
+    return {name: now - started[name] for name, now in clocks().items()}
+
+
+def summary(
+    group: Group, clock: str, name: str, own: list[float], peer: list[float]
+) -> dict[str, Any]:
     """One row: milliseconds a unit, units a second, and how many times as fast as the peer."""
     milliseconds = [1000 * s / group.units for s in own]
     ratios = [p / s for p, s in zip(peer, own, strict=True)]
@@ -203,7 +223,7 @@ def summary(group: Group, name: str, own: list[float], peer: list[float]) -> dic
         "group": group.name,
         "name": name,
         "peer": group.peer,
-        "clock": group.clock,
+        "clock": clock,
         "unit": group.unit,
         "units_a_round": group.units,
         "rounds": len(own),
@@ -211,6 +231,12 @@ def summary(group: Group, name: str, own: list[float], peer: list[float]) -> dic
         "per_second": spread([1000 / ms for ms in milliseconds]),
         "ratio": spread(ratios),
     }
+
+
+def skipped(group: Group, name: str, reason: str) -> dict[str, Any]:
+    """A row that could not be measured here, and why."""
+    row = {"group": group.name, "name": name, "peer": group.peer, "clock": "wall"}
+    return row | {"rounds": 0, "skipped": reason}
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
@@ -241,9 +267,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Text columns; the ratio says how many times as fast as the group's peer."""
     lines, group = [], None
     for row in rows:
-        if row["group"] != group:
-            group = row["group"]
-            head = f"{group} ({row['clock']} time, {row['rounds']} rounds, ratio to {row['peer']})"
+        if (row["group"], row["clock"]) != group:
+            group = row["group"], row["clock"]
+            head = f"{row['group']} ({row['clock']} time, {row['rounds']} rounds, ratio to {row['peer']})"
             lines += ["", head]
         if "skipped" in row:
             lines.append(f"  {row['name']:34} skipped: {row['skipped']}")
@@ -252,6 +278,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"  {row['name']:34}{ms['median']:10.3f} ms/{row['unit']:6}{rate['median']:10.1f} /s  "
             f"{ratio['median']:6.2f} x  [{ratio['min']:.2f} to {ratio['max']:.2f}]"
+            + "".join(f"  {key} {row[key]}" for key in EXTRAS if row.get(key) is not None)
         )
     return "\n".join(lines)
 

@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     work = Input(images, size)
     with one_core():
         groups = [
-            Group("train input", PEER, "image", len(images), work.train_variants(), "cpu"),
-            Group("evaluation input", PEER, "image", len(images), work.eval_variants(), "cpu"),
+            Group("train input", PEER, "image", len(images), work.train_variants(), ("cpu",)),
+            Group("evaluation input", PEER, "image", len(images), work.eval_variants(), ("cpu",)),
         ]
         rows = [row for group in groups for row in group.measure(args.rounds)]
         differences = work.differences()
@@ -110,7 +110,7 @@ class Input:
     def eval_variants(self) -> dict[str, Callable[[], Any]]:
         ours = EvalImages(Rows(self.images), self.preprocessing)
         return {
-            PEER: lambda: [self.example.evaluate(decode_example(data)) for data in self.images],
+            PEER: self.example_evaluate,
             "ours": lambda: batches(ours),
             "ours and normalised here": lambda: self.normalised(ours),
             "ours, Pillow only": lambda: self.with_pillow(ours),
@@ -121,9 +121,16 @@ class Input:
         augmentation = Augmentation(SCALE, 0.5, reduced)
         return TrainImages(Rows(images or self.images), self.preprocessing, augmentation, SEED)
 
-    def example_train(self) -> list[Any]:
-        pairs = zip(self.images, self.draws, strict=True)
-        return [self.example.train(decode_example(data), *draw) for data, draw in pairs]
+    def example_train(self) -> None:
+        pairs = list(zip(self.images, self.draws, strict=True))
+        for first in range(0, len(pairs), BATCH):  # a batch is alive at a time, as with ours
+            batch = pairs[first : first + BATCH]
+            [self.example.train(decode_example(data), *draw) for data, draw in batch]
+
+    def example_evaluate(self) -> None:
+        for first in range(0, len(self.images), BATCH):
+            batch = self.images[first : first + BATCH]
+            [self.example.evaluate(decode_example(data)) for data in batch]
 
     def normalised(self, dataset: Any) -> None:
         for examples in iterate(dataset):
@@ -136,11 +143,12 @@ class Input:
     def limit(self) -> dict[str, Callable[[], Any]]:
         if (simplejpeg := food_classification.simplejpeg) is None:
             return {}
-        return {
-            "limit: simplejpeg decode alone": lambda: [
-                simplejpeg.decode_jpeg(data, "RGB") for data in self.images
-            ]
-        }
+
+        def decode() -> None:
+            for data in self.images:
+                simplejpeg.decode_jpeg(data, "RGB")
+
+        return {"limit: simplejpeg decode alone": decode}
 
     # ---- pixels --------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@
 One `FoodTrainer.train()` runs; after every block of its steps a callback runs a block of the bare
 loop on a copy of the model, with the same optimizer settings and clipping. So both see the same
 phases of the machine, and Trainer's logging, callbacks and batch fetching are inside its time.
-The bare loop's batches are float tensors that are ready; FoodTrainer collates, flips and
+Two clocks read the same blocks: wall time, and process time summed over the threads, which a busy
+machine disturbs less. The bare loop's batches are float tensors that are ready; FoodTrainer collates, flips and
 normalises uint8 items, in the process itself (no workers), as its input stage always does.
 """
 
@@ -15,11 +16,10 @@ from __future__ import annotations
 import copy
 import sys
 import tempfile
-import time
 from typing import Any
 
 import torch
-from common import TOY, VIT_TI, Group, build, environment, parser, report
+from common import TOY, VIT_TI, Group, build, clocks, environment, parser, report, since
 from transformers import TrainerCallback
 
 from training.config import FineTuningArguments
@@ -62,8 +62,7 @@ class BareLoop:
         self.optimizer = kind(self.model.parameters(), **options)
         self.batches, self.step = batches, 0
 
-    def run(self, steps: int) -> float:
-        started = time.perf_counter()
+    def run(self, steps: int) -> None:
         for _ in range(steps):
             batch = self.batches[self.step % len(self.batches)]
             logits = self.model(pixel_values=batch["pixel_values"]).logits
@@ -72,7 +71,6 @@ class BareLoop:
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.step += 1
-        return time.perf_counter() - started
 
 
 class Alternate(TrainerCallback):
@@ -80,18 +78,20 @@ class Alternate(TrainerCallback):
 
     def __init__(self, bare: BareLoop, block: int) -> None:
         self.bare, self.block = bare, block
-        self.trainer_seconds: list[float] = []
-        self.bare_seconds: list[float] = []
-        self.started = 0.0
+        self.trainer_seconds: list[dict[str, float]] = []
+        self.bare_seconds: list[dict[str, float]] = []
+        self.started = clocks()
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.started = time.perf_counter()
+        self.started = clocks()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if state.global_step % self.block == 0:
-            self.trainer_seconds.append(time.perf_counter() - self.started)
-            self.bare_seconds.append(self.bare.run(self.block))
-            self.started = time.perf_counter()
+            self.trainer_seconds.append(since(self.started))
+            started = clocks()
+            self.bare.run(self.block)
+            self.bare_seconds.append(since(started))
+            self.started = clocks()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,11 +112,12 @@ def main(argv: list[str] | None = None) -> int:
         trainer.add_callback(alternate)
         trainer.train()
     seconds = {PEER: alternate.bare_seconds[1:], "FoodTrainer": alternate.trainer_seconds[1:]}
-    group = Group(f"step of {batch} images", PEER, "step", args.block)
+    group = Group(f"step of {batch} images", PEER, "step", args.block, clocks=("wall", "cpu"))
+    rows = group.rows(seconds)
     return report(
         args,
         start,
-        group.rows(seconds),
+        rows,
         model=config,
         attention=network.model.config._attn_implementation,
         optimizer=str(trainer.args.optim.value),

@@ -76,9 +76,13 @@ def check_rows(rows: list[dict]) -> None:
             low, middle, high = (row[key][name] for name in ("min", "median", "max"))
             assert 0 < low <= middle <= high and math.isfinite(high), (row["name"], key)
     for row in rows:
-        peers = [r for r in rows if (r["group"], r["name"]) == (row["group"], row["peer"])]
+        peers = [r for r in rows if key_of(r, r["name"]) == key_of(row, row["peer"])]
         assert len(peers) == 1
         assert peers[0].get("ratio", {"median": 1})["median"] == 1
+
+
+def key_of(row: dict, name: str) -> tuple:
+    return row["group"], row["clock"], name
 
 
 def names(result: dict, group: str) -> set[str]:
