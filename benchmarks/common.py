@@ -8,23 +8,21 @@ compared with its peer round by round, so that a slow phase of the machine touch
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import hashlib
 import io
 import json
 import os
-import platform
 import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from machine import load_average
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # `python benchmarks/NAME.py` also from a clone that is not installed
@@ -33,9 +31,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 PHOTOGRAPHS = ROOT.parent / "shared" / "food10"
-LIBRARIES = (
-    "torch torchvision transformers accelerate datasets timm numpy pillow simplejpeg pyarrow"
-).split()
 # What a row of the GPU scripts has besides: shares of the measured matmul rate and of the time.
 EXTRAS = ("flop_utilisation", "waiting_for_input", "peak_memory_GB")
 VIT_TI = {
@@ -100,63 +95,6 @@ def command() -> str:
         while option in words:
             del words[words.index(option) : words.index(option) + 2]
     return " ".join(["python", f"benchmarks/{words[0]}", *words[1:]])
-
-
-# ---- the machine -------------------------------------------------------------------------------
-
-
-def environment() -> dict[str, Any]:
-    """What a reader needs to judge the numbers; no host name and no path."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpu": cpu_name(),
-        "cores": cores,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": {name: v for name in LIBRARIES if (v := version_of(name))},
-        "torch_threads": torch.get_num_threads(),
-        "load_average_at_start": load_average(),
-    }
-
-
-def cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
-
-
-def version_of(name: str) -> str | None:
-    with contextlib.suppress(PackageNotFoundError):
-        return version(name)
-    return None
-
-
-def load_average() -> list[float] | None:
-    return [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None
-
-
-@contextlib.contextmanager
-def one_core() -> Iterator[None]:
-    """Pin this process to one core and torch to one thread; both are given back."""
-    import torch
-
-    threads = torch.get_num_threads()
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
-    torch.set_num_threads(1)
-    try:
-        if cores:
-            os.sched_setaffinity(0, {max(cores)})
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        if cores:
-            os.sched_setaffinity(0, cores)
 
 
 # ---- timing ------------------------------------------------------------------------------------

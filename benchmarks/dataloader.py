@@ -16,17 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import (
-    ExampleWay,
-    Group,
-    build,
-    describe_photographs,
-    environment,
-    parser,
-    photograph_paths,
-    report,
-)
+from common import ExampleWay, Group, build, describe_photographs, parser, photograph_paths, report
 from datasets import ClassLabel, Dataset, Features, Image, load_dataset
+from machine import environment
 from torch.utils.data import DataLoader
 
 from training.transforms import (

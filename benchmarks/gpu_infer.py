@@ -26,7 +26,6 @@ from common import (
     Rows,
     build,
     describe_photographs,
-    environment,
     photograph_paths,
     report,
     skipped,
@@ -45,6 +44,7 @@ from gpu import (
     synchronize,
     timm_model,
 )
+from machine import environment
 from torch.utils.data import DataLoader
 from transformers import ImageClassificationPipeline
 

@@ -28,7 +28,6 @@ from common import (
     Rows,
     build,
     describe_photographs,
-    environment,
     photograph_paths,
     report,
     skipped,
@@ -47,6 +46,7 @@ from gpu import (
     synchronize,
     timm_model,
 )
+from machine import environment
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from training.config import FineTuningArguments

@@ -25,13 +25,12 @@ from common import (
     build,
     decode_example,
     describe_photographs,
-    environment,
     jpeg_size,
-    one_core,
     parser,
     photograph_paths,
     report,
 )
+from machine import environment, one_core
 from PIL import Image
 
 from inference import food_classification

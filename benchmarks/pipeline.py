@@ -14,18 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import (
-    TOY,
-    VIT_TI,
-    Group,
-    build,
-    describe_photographs,
-    environment,
-    one_core,
-    parser,
-    photograph_paths,
-    report,
-)
+from common import TOY, VIT_TI, Group, build, describe_photographs, parser, photograph_paths, report
+from machine import environment, one_core
 from PIL import Image
 from transformers import ImageClassificationPipeline
 

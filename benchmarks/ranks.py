@@ -21,17 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import (
-    ROOT,
-    TOY,
-    VIT_TI,
-    Group,
-    describe_photographs,
-    environment,
-    parser,
-    photograph_paths,
-    report,
-)
+from common import ROOT, TOY, VIT_TI, Group, describe_photographs, parser, photograph_paths, report
+from machine import environment
 
 PEER = "1 rank x 2 threads"
 VARIANTS = {PEER: (1, 2), "2 ranks x 1 thread": (2, 1)}  # name -> ranks, threads

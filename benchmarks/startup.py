@@ -23,11 +23,11 @@ from common import (
     Group,
     build,
     describe_photographs,
-    environment,
     parser,
     photograph_paths,
     report,
 )
+from machine import environment
 
 STOCK = """import sys
 from transformers import pipeline

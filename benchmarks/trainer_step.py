@@ -19,7 +19,8 @@ import tempfile
 from typing import Any
 
 import torch
-from common import TOY, VIT_TI, Group, build, clocks, environment, parser, report, since
+from common import TOY, VIT_TI, Group, build, clocks, parser, report, since
+from machine import environment
 from transformers import TrainerCallback
 
 from training.config import FineTuningArguments
