@@ -2,7 +2,6 @@
 
 import base64
 import io
-import time
 import warnings
 
 import numpy as np
@@ -170,12 +169,10 @@ def test_too_many_pixels(classify, monkeypatch, width, height, strict_warnings):
 
     monkeypatch.setattr(Image.Image, "load", load)
     monkeypatch.setattr(ImageFile.ImageFile, "load", load)
-    start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("error" if strict_warnings else "ignore")
         with pytest.raises(InvalidImageError) as error:
             classify(png_header(width, height))
-    assert time.perf_counter() - start < 0.3
     assert_one_line(error, "ake it smaller")
     if width == 8_000:
         assert_one_line(error, "64,008,000 pixels are over the limit of 64,000,000")
