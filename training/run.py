@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import shlex
 import shutil
 import sys
@@ -24,11 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import datasets
 from accelerate import PartialState
-from transformers import logging as transformers_logging
+from filelock import FileLock, Timeout
 
-from inference.food_classification import readable_name
 from training.config import Recipe
 from training.data import Splits
 from training.errors import UserError
@@ -65,6 +62,7 @@ class Run:
     record: dict[str, Any]  # the content of run.json
     is_finished: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    lock: FileLock | None = None  # held by the main process until it ends
 
     @classmethod
     def open(cls, recipe: Recipe) -> Run:
@@ -115,6 +113,7 @@ class Run:
         t, d = self.record["training"], self.record["data"]
         if PartialState().is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = lock_folder(self.folder)
             write_json(self.folder / "run.json", self.record)
             logger.info(
                 f"{d['num_train']} images to train on, {d['num_selection']} to select, {d['num_test']} to test; "
@@ -201,6 +200,22 @@ def _refuse_other_code(folder: Path, record: dict[str, Any]) -> None:
             f"output_dir {folder} holds a finished run of another version of this code: choose another "
             "--output_dir, or remove the folder to train again"
         )
+
+
+def lock_folder(folder: Path) -> FileLock:
+    """Two processes in one folder would delete each other's checkpoints.
+
+    Raises:
+        UserError: another process holds the folder; nothing was written.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{folder} is in use by another process: wait for it, or choose another --output_dir"
+        ) from error
+    return lock
 
 
 def find_checkpoint(folder: Path, wanted: str | None) -> str | None:
@@ -334,58 +349,3 @@ def code_sha256() -> str:
             if path.suffix in (".py", ".md", ".yaml") and "__pycache__" not in path.parts:
                 digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-# ---- talking to the person -----------------------------------------------------------------------
-
-
-def report(run: Run) -> None:
-    """Print the outcome in a few lines, on the main process."""
-    if not PartialState().is_main_process:
-        return
-    result = read_json(run.folder / "evaluation.json")
-    low, high = result["intervals"]["top1"]
-    if run.is_finished:
-        say(f"{run.folder} was finished on {run.record['finished']}; nothing was trained now.")
-    say(
-        f"test top-1: {result['metrics']['top1']:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {result['n']:,})"
-    )
-    rows = (run.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
-    _, label, predicted, score = rows[1].split(",")
-    say(
-        f"one test image, {run.folder / 'example.jpg'}: {readable_name(predicted)} ({float(score):.0%}), "
-        f"labelled {readable_name(label)}"
-    )
-    say(
-        f"run: {run.folder}   card: {run.folder / 'release' / 'README.md'}   release: {run.folder / 'release'}"
-    )
-    if result["source"] == "sample":
-        say(
-            "the real Food-101 run: accelerate launch --config_file accelerate_config.yaml "
-            "-m training.train vit_base_food101"
-        )
-
-
-def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """A person's mistake: one line and exit code 2. A programmer's keeps its traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("training").setLevel(logging.INFO)
-    transformers_logging.disable_progress_bar()  # a bar for every checkpoint says nothing
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        transformers_logging.set_verbosity_error()
-        datasets.disable_progress_bars()
-    try:
-        yield
-    except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; continue with --resume_from_checkpoint last\n")
-        sys.exit(130)

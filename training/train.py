@@ -14,13 +14,14 @@ def main(argv: list[str] | None = None) -> None:
     """Run one recipe; writes `output_dir` and nothing else.
 
     Raises:
-        UserError: something a person can mend; see `training.run.exit_on_user_error`.
+        UserError: something a person can mend; see `training.console.exit_on_user_error`.
     """
     from training.config import parse_recipe
+    from training.console import report
     from training.data import load_splits
     from training.model import build_network
     from training.release import release_run
-    from training.run import Run, report
+    from training.run import Run
     from training.trainer import build_trainer
 
     recipe = parse_recipe(sys.argv[1:] if argv is None else argv)
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from training.run import exit_on_user_error
+    from training.console import exit_on_user_error
 
     with exit_on_user_error():
         main()

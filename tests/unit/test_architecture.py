@@ -26,7 +26,7 @@ MAY_IMPORT = {
         "training.model",
         "training.release",
         "training.reports",
-        "training.run",
+        "training.console",
         "training.trainer",
         "training.transforms",
     },

@@ -4,6 +4,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,14 @@ from training import run as run_module
 from training.config import DataArguments, parse_recipe
 from training.data import load_splits
 from training.errors import UserError
-from training.run import Run, code_sha256, command_line, complete_checkpoints, find_checkpoint
+from training.run import (
+    Run,
+    code_sha256,
+    command_line,
+    complete_checkpoints,
+    find_checkpoint,
+    lock_folder,
+)
 from training.trainer import FoodTrainer, build_trainer
 
 
@@ -181,6 +190,7 @@ def test_a_half_written_checkpoint_is_not_resumed_by_its_path(open_run, unfinish
 def test_the_folder_of_a_run(tiny_run):
     names = {path.name for path in tiny_run.iterdir()}
     assert names == {
+        ".lock",
         "checkpoint-4",
         "checkpoint-8",
         "evaluation.json",
@@ -284,3 +294,18 @@ def test_the_code_sum_is_stable_and_sees_a_change(tmp_path, monkeypatch):
 def test_the_command_has_no_path_of_this_machine(monkeypatch, words, expected):
     monkeypatch.setattr("sys.argv", ["train.py", *words])
     assert command_line() == expected
+
+
+def test_a_folder_that_another_process_uses(tmp_path):
+    held = lock_folder(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from training.run import lock_folder; "
+        "from training.errors import UserError\n"
+        "try: lock_folder(Path(sys.argv[1]))\n"
+        "except UserError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "in use by another process" in done.stdout, done.stderr
+    held.release()
+    lock_folder(tmp_path).release()
