@@ -14,7 +14,7 @@ import pytest
 from tests.integration.conftest import ROOT, food101
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "benchmarks" / "results" / "runs"
 
 
 def blocks(language: str) -> list[str]:
@@ -83,7 +83,7 @@ def test_figures_are_those_of_the_recorded_runs():
     )
     assert rows
     for name, top1, low, high, n in rows:
-        report = json.loads((RESULTS / f"run_{name}.json").read_text())
+        report = json.loads((RESULTS / f"{name}.json").read_text())
         assert report["n"] == int(n)
         found = [report["metrics"]["top1"], *report["intervals"]["top1"]]
         assert [f"{100 * value:.1f}" for value in found] == [top1, low, high]
