@@ -233,21 +233,17 @@ def write_json(path: Path, value: Any) -> None:
 # ---- pieces of the product, and the peer written out ---------------------------------------------
 
 
-class Rows:
+def encoded_rows(images: list[bytes], repeat: int = 1) -> Any:
     """Encoded images in memory, as a data set with an undecoded image column gives them."""
+    from datasets import Dataset, Features, Image, Value
 
-    def __init__(self, images: list[bytes], repeat: int = 1) -> None:
-        self.images, self.size = images, len(images) * repeat
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitems__(self, positions: list[int]) -> list[dict[str, Any]]:
-        images = [self.images[i % len(self.images)] for i in positions]
-        return [
-            {"image": {"bytes": data, "path": None}, "label": i % 10}
-            for i, data in zip(positions, images, strict=True)
-        ]
+    features = Features({"image": Image(decode=False), "label": Value("int64")})
+    columns = {
+        "image": [{"bytes": data, "path": None} for data in images],
+        "label": [i % 10 for i in range(len(images))],
+    }
+    dataset = Dataset.from_dict(columns, features=features)
+    return dataset.select([i % len(images) for i in range(len(images) * repeat)])
 
 
 def build(model_config: dict[str, Any], num_labels: int = 101) -> Any:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import torch
-from common import TOY, VIT_B, ExampleWay, Rows, decode_example, jpeg_size, parser
+from common import TOY, VIT_B, ExampleWay, decode_example, jpeg_size, parser
 
 from training.transforms import random_resized_crop
 
@@ -109,7 +109,7 @@ class MemoryPeak:
 class ExampleImages(torch.utils.data.Dataset):
     """The example's way as a data set: decoded by datasets' code, float32 from the worker."""
 
-    def __init__(self, rows: Rows, size: int, train: bool) -> None:
+    def __init__(self, rows: Any, size: int, train: bool) -> None:
         self.rows, self.way, self.train = rows, ExampleWay(size), train
 
     def __len__(self) -> int:

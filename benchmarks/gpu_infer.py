@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from common import (
     Group,
-    Rows,
     build,
     describe_photographs,
+    encoded_rows,
     photograph_paths,
     report,
     skipped,
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         rows += found
     more = {"photographs": describe_photographs(paths), "matmul_TFLOP_per_s": round(peak / 1e12, 4)}
     more |= {"workers": args.workers, "model": model_config(args, 224)}
-    more["example"] = ExampleImages(Rows([b""]), args.sizes[0], train=False).way.how
+    more["example"] = ExampleImages(encoded_rows([b""]), args.sizes[0], train=False).way.how
     more["flops_an_image"] = {s: vit_flops(model_config(args, s)) for s in args.sizes}
     more["image_processor"] = type(build(model_config(args, args.sizes[0])).processor).__name__
     return report(args, start, rows, **more)
@@ -160,7 +160,7 @@ def pipelines(
 def evaluation(
     args: argparse.Namespace, device: torch.device, network: Any, files: list[Path], batch: int
 ) -> list[dict[str, Any]]:
-    images = Rows([file.read_bytes() for file in files])
+    images = encoded_rows([file.read_bytes() for file in files])
     size = network.preprocessing.height
     group = Group(f"evaluation, {size} px, batch {batch}", EXAMPLE, "image", len(images))
     ours = EvalImages(images, network.preprocessing)

@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from common import (
     Group,
-    Rows,
     build,
     describe_photographs,
+    encoded_rows,
     photograph_paths,
     report,
     skipped,
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
                 row["flop_utilisation"] = round(row["per_second"]["median"] * flops / peak, 5)
         rows += found
     more = {"photographs": describe_photographs(paths), "matmul_TFLOP_per_s": round(peak / 1e12, 4)}
-    example = ExampleImages(Rows(images), args.sizes[0], train=True).way.how
+    example = ExampleImages(encoded_rows(images), args.sizes[0], train=True).way.how
     more |= {"example": example, "workers": args.workers, "model": model_config(args, 224)}
     more["flops_an_image"] = {s: 3 * vit_flops(model_config(args, s)) for s in args.sizes}
     return report(args, start, rows, **more)
@@ -274,9 +274,9 @@ def example_trainer(
     )
 
 
-def repeated(images: list[bytes], args: argparse.Namespace) -> Rows:
+def repeated(images: list[bytes], args: argparse.Namespace) -> Any:
     """One epoch as long as Food-101's, so that no run meets an epoch's end."""
-    return Rows(images, repeat=max(1, (64 if args.toy else 75_750) // len(images)))
+    return encoded_rows(images, repeat=max(1, (64 if args.toy else 75_750) // len(images)))
 
 
 if __name__ == "__main__":

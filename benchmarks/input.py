@@ -21,10 +21,10 @@ import numpy as np
 from common import (
     ExampleWay,
     Group,
-    Rows,
     build,
     decode_example,
     describe_photographs,
+    encoded_rows,
     jpeg_size,
     parser,
     photograph_paths,
@@ -107,7 +107,7 @@ class Input:
         }
 
     def eval_variants(self) -> dict[str, Callable[[], Any]]:
-        ours = EvalImages(Rows(self.images), self.preprocessing)
+        ours = EvalImages(encoded_rows(self.images), self.preprocessing)
         return {
             PEER: self.example_evaluate,
             "ours": lambda: batches(ours),
@@ -118,7 +118,9 @@ class Input:
 
     def ours(self, reduced: str = "off", images: list[bytes] | None = None) -> TrainImages:
         augmentation = Augmentation(SCALE, 0.5, reduced)
-        return TrainImages(Rows(images or self.images), self.preprocessing, augmentation, SEED)
+        return TrainImages(
+            encoded_rows(images or self.images), self.preprocessing, augmentation, SEED
+        )
 
     def example_train(self) -> None:
         pairs = list(zip(self.images, self.draws, strict=True))

@@ -18,6 +18,7 @@ machines that know nothing else of this project. `training` uses the same `decod
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -288,11 +289,18 @@ class Preprocessing:
 
     def normalize(self, pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """uint8 (batch, 3, height, width) -> `dtype` of the same shape, on the same device."""
-        shape = (1, 3, 1, 1)
-        std = torch.tensor(self.image_std, device=pixels.device).view(shape)
-        mean = torch.tensor(self.image_mean, device=pixels.device).view(shape)
+        scale, shift = _scale_and_shift(self, pixels.device)
         values = pixels.to(torch.float32, copy=True)  # in place: on a CPU the time is in the copies
-        return values.mul_(self.rescale_factor / std).sub_(mean / std).to(dtype)
+        return values.mul_(scale).sub_(shift).to(dtype)
+
+
+@functools.lru_cache(maxsize=16)  # made once: a copy to a GPU at every batch would wait for it
+def _scale_and_shift(
+    steps: Preprocessing, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.inference_mode(False):  # the first caller may be in it, the next one in training
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (steps.image_mean, steps.image_std))
+        return (steps.rescale_factor / std).to(device), (mean / std).to(device)
 
 
 def _three(values: Any) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 from transformers import ViTForImageClassification
 from transformers.dynamic_module_utils import get_imports
@@ -112,20 +113,13 @@ def test_bfloat16_model_on_cpu(model, processor, classify):
 # ---- stock pipeline, food pipeline and training: one truth --------------------------------------
 
 
-class Rows(list):
-    """What `EvalImages` reads: a data set whose images are not decoded."""
-
-    def __getitems__(self, positions):
-        return [self[position] for position in positions]
-
-
 def logits_three_ways(classify, stock, model, encoded):
     options = {"top_k": len(LABELS), "function_to_apply": "none"}
     ours = np.array([vector(rows) for rows in classify(encoded, **options)])
     images = [Image.open(io.BytesIO(data)) for data in encoded]
     theirs = np.array([vector(rows) for rows in stock(images, **options)])
-    rows = Rows({"image": {"bytes": data, "path": None}, "label": 0} for data in encoded)
-    dataset = EvalImages(rows, classify.preprocessing)
+    rows = [{"image": {"bytes": data, "path": None}, "label": 0} for data in encoded]
+    dataset = EvalImages(Dataset.from_list(rows), classify.preprocessing)
     batch = collate(dataset.__getitems__(list(range(len(rows)))))
     with torch.inference_mode():
         pixels = to_model_input(batch, classify.preprocessing)["pixel_values"]
