@@ -117,5 +117,6 @@ def step_line(facts: dict[str, Any]) -> str:
 def input_line(facts: dict[str, Any]) -> str:
     if not facts["num_workers"]:
         return "no workers"
+    count = facts["num_workers"]
     kept = ", kept alive" if facts["persistent_workers"] else ""
-    return f"{facts['num_workers']} workers a process, prefetch {facts['prefetch_factor']}{kept}"
+    return f"{count} worker{'s' * (count > 1)} a process, prefetch {facts['prefetch_factor']}{kept}"
