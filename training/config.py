@@ -139,7 +139,7 @@ class FineTuningArguments(TrainingArguments):
     dataloader_persistent_workers: bool = field(default=True, metadata={"help": "keep workers"})
     # transformers 5.23 calls it activation_checkpointing, and 6 will know that name only.
     gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "recompute activations: less memory, about a fifth slower"}
+        default=False, metadata={"help": "recompute activations: less memory, slower steps"}
     )
     # Every parameter of a classifier gets a gradient in every step: the extra graph pass buys nothing.
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "DDP"})
