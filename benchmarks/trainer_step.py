@@ -4,7 +4,7 @@
     python benchmarks/trainer_step.py --json benchmarks/results/trainer_step.json
 
 One `FoodTrainer.train()` runs; after every block of its steps a callback runs a block of the bare
-loop on a copy of the model, with the same optimizer settings and clipping. So both see the same
+loop on a copy of the model, with the same optimizer, decay groups and clipping. So both see the same
 phases of the machine, and Trainer's logging, callbacks and batch fetching are inside its time.
 Two clocks read the same blocks: wall time, and process time summed over the threads, which a busy
 machine disturbs less. The bare loop's batches are float tensors that are ready; FoodTrainer collates, flips and
@@ -60,15 +60,24 @@ class BareLoop:
     def __init__(self, trainer: FoodTrainer, batches: list[dict[str, torch.Tensor]]) -> None:
         self.model = copy.deepcopy(trainer.model).train()
         kind, options = FoodTrainer.get_optimizer_cls_and_kwargs(trainer.args)
-        self.optimizer = kind(self.model.parameters(), **options)
+        decayed = set(trainer.get_decay_parameter_names(self.model))
+        named = list(self.model.named_parameters())
+        matrices = [p for name, p in named if name in decayed]
+        others = [p for name, p in named if name not in decayed]
+        groups = [
+            {"params": matrices, "weight_decay": trainer.args.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer = kind(groups, **options)
         self.batches, self.step = batches, 0
+        self.max_norm = trainer.args.max_grad_norm
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
             batch = self.batches[self.step % len(self.batches)]
             logits = self.model(pixel_values=batch["pixel_values"]).logits
             torch.nn.functional.cross_entropy(logits, batch["labels"]).backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.step += 1

@@ -21,6 +21,8 @@ USUAL_KEYS = (
     ("total_train_batch_size", "images in one step, over all processes"),
     ("per_device_train_batch_size", "images at once on one device; the rest is accumulated"),
     ("learning_rate", "peak learning rate"),
+    ("torch_compile", "true: compile the network for training"),
+    ("gradient_checkpointing", "true: less memory, slower steps"),
     ("selection_fraction", "share of the training split that chooses the checkpoint"),
     ("undecodable_images", "stop (default) or skip"),
     ("seed, data_seed, split_seed", "initialisation; order and crops; selection slice"),

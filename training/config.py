@@ -23,6 +23,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from training.errors import UserError
 from training.files import find_recipe, packaged_recipes
 from training.keys import REMOVED, TAKEN_AWAY
+from training.step import check_compilation
 
 # transformers knows that a loss should be small, and takes every other metric for an accuracy.
 LESS_IS_BETTER = ("nll", "ece", "eval_nll", "eval_ece")
@@ -136,6 +137,10 @@ class FineTuningArguments(TrainingArguments):
         default=-1, metadata={"help": "processes that decode images; -1 chooses from the cores"}
     )
     dataloader_persistent_workers: bool = field(default=True, metadata={"help": "keep workers"})
+    # transformers 5.23 calls it activation_checkpointing, and 6 will know that name only.
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "recompute activations: less memory, slower steps"}
+    )
     # Every parameter of a classifier gets a gradient in every step: the extra graph pass buys nothing.
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "DDP"})
 
@@ -144,6 +149,7 @@ class FineTuningArguments(TrainingArguments):
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         self._derive_batch(launched)
         self._choose_workers(launched)
+        self._name_checkpointing()
         if self.greater_is_better is None and self.metric_for_best_model in LESS_IS_BETTER:
             self.greater_is_better = False
         try:
@@ -177,6 +183,7 @@ class FineTuningArguments(TrainingArguments):
             raise UserError(
                 f"label_smoothing_factor is {self.label_smoothing_factor}: give 0 to below 1"
             )
+        check_compilation(self.torch_compile_backend, self.torch_compile_mode)
 
     def _derive_batch(self, world_size: int) -> None:
         total, device = self.total_train_batch_size, self.per_device_train_batch_size
@@ -196,6 +203,9 @@ class FineTuningArguments(TrainingArguments):
 
     def _choose_workers(self, world_size: int) -> None:
         self.dataloader_pin_memory = torch.cuda.is_available() and not self.use_cpu
+        if self.dataloader_pin_memory and self.accelerator_config is None:
+            # By default a batch's copy to the device waits for everything that is queued there.
+            self.accelerator_config = {"non_blocking": True}
         if self.dataloader_num_workers < 0:
             local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
             cores = (
@@ -208,6 +218,13 @@ class FineTuningArguments(TrainingArguments):
             self.dataloader_persistent_workers, self.dataloader_prefetch_factor = False, None
         elif self.dataloader_prefetch_factor is None:
             self.dataloader_prefetch_factor = 4
+
+    def _name_checkpointing(self) -> None:
+        """Give it to transformers under the name that the installed version has for it."""
+        for name in ("checkpointing", "checkpointing_kwargs"):
+            ours, theirs = f"gradient_{name}", f"activation_{name}"
+            if hasattr(self, theirs):
+                setattr(self, theirs, getattr(self, ours))
 
 
 def check_world_size(launched: int, seen: int, num_gpus: int) -> None:

@@ -28,6 +28,7 @@ from training.data import Source, Split
 from training.files import sha256_file, write_json, write_text
 from training.metrics import SUMMARY, FoodMetrics, wilson_interval
 from training.model import Network, label_names_of, load_network
+from training.step import tf32
 from training.transforms import EvalImages, collate, to_model_input
 
 logger = logging.getLogger(__name__)
@@ -123,13 +124,9 @@ def score(network: Network, split: Split, batch_size: int, num_workers: int) -> 
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Training may allow TF32; the reported number is computed without it."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
+    """Training may allow TF32; the reported number is computed without it, convolutions too."""
+    with tf32(False):
         yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def with_progress(loader: DataLoader, total: int, every_seconds: float = 10.0) -> Iterator[dict]:

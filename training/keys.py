@@ -27,6 +27,8 @@ TAKEN_AWAY = {
     "dataloader_drop_last": "an epoch is always cut to a whole number of global batches",
     "logging_nan_inf_filter": "it is always false here: it would hide a loss that is not finite",
     "prediction_loss_only": "the selection slice is always scored in full: top1 chooses the checkpoint",
+    "activation_checkpointing": "it is called gradient_checkpointing here, with any transformers",
+    "activation_checkpointing_kwargs": "it is called gradient_checkpointing_kwargs here",
     "label_names": "labels come from the data set; see label_column",
     "do_train": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
     "do_eval": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",

@@ -32,6 +32,7 @@ from training.errors import UserError
 from training.evaluation import device_name, evaluate_model, now, versions, write_evaluation
 from training.files import read_json, write_json
 from training.model import Network
+from training.step import describe_step, step_line
 from training.trainer import COMPLETE, FoodTrainer, clock
 from training.transforms import image_bytes
 
@@ -49,6 +50,11 @@ FREE_KEYS = {
     "logging_steps",
     "save_total_limit",
     "use_cpu",
+    "gradient_checkpointing",
+    "tf32",
+    "torch_compile",
+    "torch_compile_backend",
+    "torch_compile_mode",
 }
 
 
@@ -119,7 +125,7 @@ class Run:
                 f"{d['num_train']} images to train on, {d['num_selection']} to select, {d['num_test']} to test; "
                 f"batch {t['total_train_batch_size']} = {t['per_device_train_batch_size']} x {t['world_size']} "
                 f"processes x {t['gradient_accumulation_steps']} accumulated; {t['device']}, precision "
-                f"{t['mixed_precision']}, {trainer.args.dataloader_num_workers} workers a process; "
+                f"{t['mixed_precision']}, {step_line(t)}; "
                 f"{network.head} head for {len(splits.label_names)} labels"
             )
 
@@ -303,6 +309,7 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         "mixed_precision": trainer.accelerator.mixed_precision,
         "optimizer": args.optim.value,
         "lr_scheduler_type": args.lr_scheduler_type.value,
+        **describe_step(trainer),
         **{key: getattr(args, key) for key in keys},
         "augmentation": {
             key: getattr(args, key) for key in ("crop_scale", "horizontal_flip", "reduced_decoding")

@@ -25,6 +25,7 @@ from training.errors import UserError
 from training.files import write_json
 from training.metrics import SUMMARY, FoodMetrics
 from training.model import Network
+from training.step import compilation_errors, tf32, trains_in_tf32
 from training.transforms import (
     Augmentation,
     EpochSampler,
@@ -60,6 +61,10 @@ class FoodTrainer(Trainer):
         self.add_callback(FiniteLossCallback(self))
         self.add_callback(LogCallback())
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with compilation_errors(), tf32(trains_in_tf32(self.args)):
+            return super().train(*args, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.sampler
 
@@ -80,6 +85,10 @@ class FoodTrainer(Trainer):
         bad = ~torch.isfinite(loss) & (self.first_bad_step < 0)
         self.first_bad_step.masked_fill_(bad, self.state.global_step + 1)
         return loss
+
+    def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
+        """None are counted: Trainer walks all modules at every batch, for a rule made for tokens."""
+        return 0
 
     def _save_checkpoint(self, model, trial) -> None:
         super()._save_checkpoint(model, trial)
@@ -147,10 +156,13 @@ class FiniteLossCallback(TrainerCallback):
             )
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
+        # Nowhere else: the check waits for the device.
         if control.should_log or control.should_save or control.should_evaluate:
             self._check()
 
-    def on_epoch_end(self, args, state, control, **kwargs) -> None:
+    on_epoch_end = on_step_end
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
         self._check()
 
 
@@ -158,10 +170,17 @@ class LogCallback(TrainerCallback):
     """Progress lines with images/s and time left; all logs as JSON beside the TensorBoard files."""
 
     def __init__(self) -> None:
-        self.started, self.first_step, self.last_line, self.scored = 0.0, 0, 0.0, 0
+        self.started, self.last_line, self.scored = 0.0, 0.0, 0
+        self.first_step: int | None = None
+        self.warm_up = 0.0  # seconds
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.started, self.first_step = time.monotonic(), state.global_step
+        self.started, self.first_step = time.monotonic(), None
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if self.first_step is None:  # it starts workers and compiles: no measure of speed
+            self.warm_up = time.monotonic() - self.started
+            self.started, self.first_step = time.monotonic(), state.global_step
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         if not state.is_world_process_zero:
@@ -176,14 +195,17 @@ class LogCallback(TrainerCallback):
             logger.info("epoch %.2f: %s", state.epoch or 0, n)
 
     def _train_line(self, args: FineTuningArguments, state: Any, logs: dict[str, float]) -> str:
-        done = state.global_step - self.first_step
-        seconds = time.monotonic() - self.started
-        left = seconds / max(done, 1) * (state.max_steps - state.global_step)
-        rate = done * args.total_train_batch_size / seconds
         return (
             f"step {state.global_step}/{state.max_steps}, epoch {state.epoch:.2f}: loss {logs['loss']:.3f}, "
-            f"lr {logs['learning_rate']:.2e}, {rate:.0f} images/s, {clock(left)} left"
+            f"lr {logs['learning_rate']:.2e}, {self._speed(args, state)}"
         )
+
+    def _speed(self, args: FineTuningArguments, state: Any) -> str:
+        done, seconds = state.global_step - self.first_step, time.monotonic() - self.started
+        if not done:
+            return f"the first step took {self.warm_up:.1f} s"
+        left = seconds / done * (state.max_steps - state.global_step)
+        return f"{done * args.total_train_batch_size / seconds:.0f} images/s, {clock(left)} left"
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs) -> None:
         self.scored += 1
@@ -214,7 +236,8 @@ def build_trainer(network: Network, splits: Splits, args: FineTuningArguments) -
     """Wire model, images and metrics together.
 
     Raises:
-        UserError: fewer training images than one global batch, or nothing that selects.
+        UserError: fewer training images than one global batch, nothing that selects, or a network
+            that cannot do what the recipe asks.
     """
     if len(splits.train) < args.total_train_batch_size:
         raise UserError(
@@ -225,6 +248,10 @@ def build_trainer(network: Network, splits: Splits, args: FineTuningArguments) -
     if chooses not in (*SUMMARY, "loss"):
         raise UserError(
             f"metric_for_best_model is {chooses}: give one of {', '.join((*SUMMARY, 'loss'))}"
+        )
+    if args.gradient_checkpointing and not network.model.supports_gradient_checkpointing:
+        raise UserError(
+            f"gradient_checkpointing: {type(network.model).__name__} does not support it; leave it out"
         )
     seed = args.seed if args.data_seed is None else args.data_seed
     augmentation = Augmentation(tuple(args.crop_scale), args.horizontal_flip, args.reduced_decoding)

@@ -89,6 +89,9 @@ def test_keys_that_change_nothing_may_differ(open_run, tiny_run):
         tiny_run, "--per_device_train_batch_size=4", "--dataloader_num_workers=1"
     ).is_finished
     assert open_run(tiny_run, "--save_total_limit=5").is_finished
+    assert open_run(
+        tiny_run, "--torch_compile=true", "--gradient_checkpointing=true", "--tf32=false"
+    ).is_finished
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "run.txt", ".hidden"])
