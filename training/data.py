@@ -4,6 +4,7 @@ Three splits, each with one use: `train` updates weights, `selection` (a stratif
 data set's own training split) chooses the checkpoint, `test` is scored once, after training.
 The Hub's food101 calls its official, reviewed 25,250-image test set `validation`.
 Images stay encoded: every split has the columns `image` ({"bytes", "path"}) and `label`.
+With `train_short_side` the images of `train` come from a cache; those of the others never do.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import datasets
 from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset, load_dataset_builder
 
 from inference.food_classification import InvalidImageError, decode_image
+from training.cache import Cache, find_or_build
 from training.config import DataArguments
 from training.errors import UserError
 from training.sample import load_sample
@@ -66,6 +69,7 @@ class Splits:
     train_fingerprint: str
     left_out: int  # from the training split, before the selection slice is cut
     identical_train_test: int  # test images with a byte-identical training image
+    train_cache: dict[str, Any] | None = None  # how `train` was reduced; none: the originals
 
 
 def load_splits(args: DataArguments) -> Splits:
@@ -87,7 +91,11 @@ def load_splits(args: DataArguments) -> Splits:
             f"{_differ(train.label_names, test.label_names)}"
         )
     _refuse_untrained(test, train)
-    kept, selection = _cut_selection(train, args)
+    kept, selection = _cut_selection(train.dataset, args)
+    cache = None
+    if args.train_short_side is not None:
+        cache, reduced = open_cache(train, args.train_short_side)
+        kept, _ = _cut_selection(reduced, args)  # the same rows: the cut looks at labels only
     return Splits(
         source=source,
         train=kept,
@@ -97,7 +105,15 @@ def load_splits(args: DataArguments) -> Splits:
         train_fingerprint=train.fingerprint,
         left_out=train.left_out,
         identical_train_test=_count_identical(test, train),
+        train_cache=cache.summary() if cache else None,
     )
+
+
+def open_cache(train: Split, short_side: int) -> tuple[Cache, Dataset]:
+    """The cache of a training split and its images, rows in the split's order."""
+    with local_main_first():
+        cache = find_or_build(train, short_side)
+        return cache, cache.open()
 
 
 def _refuse_untrained(test: Split, train: Split) -> None:
@@ -267,14 +283,18 @@ def _name_labels(dataset: Dataset, args: DataArguments) -> Dataset:
     return dataset.class_encode_column("label")
 
 
-def _cut_selection(train: Split, args: DataArguments) -> tuple[Dataset, Dataset]:
+def _cut_selection(dataset: Dataset, args: DataArguments) -> tuple[Dataset, Dataset]:
     try:
-        parts = train.dataset.train_test_split(
-            test_size=args.selection_fraction, stratify_by_column="label", seed=args.split_seed
+        parts = dataset.train_test_split(
+            test_size=args.selection_fraction,
+            stratify_by_column="label",
+            seed=args.split_seed,
+            keep_in_memory=True,  # the indices: a cache of images may lie where none can write
         )
     except ValueError as error:
+        num_labels = len(dataset.features["label"].names)
         raise UserError(
-            f"selection_fraction {args.selection_fraction} of {len(train)} images with {len(train.label_names)} "
+            f"selection_fraction {args.selection_fraction} of {len(dataset)} images with {num_labels} "
             f"labels cannot be cut by label: {_one_line(error)}; give a larger share or more images"
         ) from error
     return parts["train"], parts["test"]
