@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset, load_dataset_builder
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    Value,
+    load_dataset,
+    load_dataset_builder,
+)
 
 from inference.food_classification import InvalidImageError, decode_image
 from training.cache import Cache, find_or_build
@@ -91,15 +100,14 @@ def load_splits(args: DataArguments) -> Splits:
             f"{_differ(train.label_names, test.label_names)}"
         )
     _refuse_untrained(test, train)
-    kept, selection = _cut_selection(train.dataset, args)
-    cache = None
+    kept, chosen = _cut_selection(train, args)
+    cache, images = None, train.dataset
     if args.train_short_side is not None:
-        cache, reduced = open_cache(train, args.train_short_side)
-        kept, _ = _cut_selection(reduced, args)  # the same rows: the cut looks at labels only
+        cache, images = open_cache(train, args.train_short_side)
     return Splits(
         source=source,
-        train=kept,
-        selection=selection,
+        train=images.select(kept),
+        selection=train.dataset.select(chosen),
         test=test,
         label_names=train.label_names,
         train_fingerprint=train.fingerprint,
@@ -283,21 +291,21 @@ def _name_labels(dataset: Dataset, args: DataArguments) -> Dataset:
     return dataset.class_encode_column("label")
 
 
-def _cut_selection(dataset: Dataset, args: DataArguments) -> tuple[Dataset, Dataset]:
+def _cut_selection(train: Split, args: DataArguments) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows to select on."""
+    features = Features({"label": ClassLabel(names=train.label_names), "row": Value("int64")})
+    columns = {"label": train.dataset["label"][:], "row": range(len(train))}
+    rows = Dataset.from_dict(columns, features)
     try:
-        parts = dataset.train_test_split(
-            test_size=args.selection_fraction,
-            stratify_by_column="label",
-            seed=args.split_seed,
-            keep_in_memory=True,  # the indices: a cache of images may lie where none can write
+        parts = rows.train_test_split(
+            test_size=args.selection_fraction, stratify_by_column="label", seed=args.split_seed
         )
     except ValueError as error:
-        num_labels = len(dataset.features["label"].names)
         raise UserError(
-            f"selection_fraction {args.selection_fraction} of {len(dataset)} images with {num_labels} "
+            f"selection_fraction {args.selection_fraction} of {len(train)} images with {len(train.label_names)} "
             f"labels cannot be cut by label: {_one_line(error)}; give a larger share or more images"
         ) from error
-    return parts["train"], parts["test"]
+    return parts["train"]["row"][:], parts["test"]["row"][:]
 
 
 # ---- the scan: every image is decoded once before the first step -------------------------------
