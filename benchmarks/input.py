@@ -34,6 +34,7 @@ from machine import environment, one_core
 from PIL import Image
 
 from inference import food_classification
+from training.shards import reduce_short_side
 from training.transforms import (
     Augmentation,
     EvalImages,
@@ -83,7 +84,7 @@ class Input:
         config |= {"num_attention_heads": 1, "intermediate_size": 32}
         self.preprocessing = build(config).preprocessing
         self.draws = [self._draw(i) for i in range(len(images))]
-        self.cache = [short_side_256(data) for data in images]
+        self.cache = [reduce_short_side(data, 256) for data in images]
 
     def _draw(self, position: int) -> tuple[tuple[int, int, int, int], bool]:
         """The box and the flip that TrainImages draws for this position in epoch 0."""
@@ -209,15 +210,6 @@ def pillow_only() -> Iterator[None]:
     """As on a machine without the optional simplejpeg."""
     with mock.patch.object(food_classification, "simplejpeg", None):
         yield
-
-
-def short_side_256(data: bytes) -> bytes:
-    """What a cache on disk would hold: short side 256, JPEG quality 90."""
-    image, buffer = decode_example(data).convert("RGB"), io.BytesIO()
-    scale = 256 / min(image.size)
-    size = tuple(round(side * scale) for side in image.size)
-    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 if __name__ == "__main__":

@@ -96,6 +96,13 @@ def optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return check_or_null
 
 
+def later(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same check for a key that older runs do not have: absent means "there is none"."""
+    check_or_none = optional(check)
+    check_or_none.accepts_absence = True  # type: ignore[attr-defined]
+    return check_or_none
+
+
 def interval(value: Any) -> tuple[float, float]:
     """A pair (low, high), both from 0 to 1, low first."""
     if not isinstance(value, list) or len(value) != 2 or not share(value[0]) <= share(value[1]):
@@ -132,6 +139,20 @@ def versions(value: Any) -> tuple[tuple[str, str], ...]:
         if name not in value:
             raise MissingFactError(f".{name}")
     return tuple((name, text(version)) for name, version in sorted(value.items()))
+
+
+def fields(**columns: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+    """A check for an object with at least these keys; other keys are dropped."""
+
+    def check(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError("an object of names and values")
+        for name in columns:
+            if name not in value:
+                raise MissingFactError(f".{name}")
+        return {name: check_value(value[name]) for name, check_value in columns.items()}
+
+    return check
 
 
 def rows(**columns: Callable[[Any], Any]) -> Callable[[Any], tuple[dict[str, Any], ...]]:
@@ -175,6 +196,8 @@ def read_value(files: dict[str, Any], source: str, check: Callable[[Any], Any]) 
     value = files[name]
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
+            if hasattr(check, "accepts_absence"):
+                return None
             raise MissingFactError(f"{name} has no {key}: {CURES[name]}")
         value = value[part]
     if value is None and not hasattr(check, "accepts_null"):

@@ -24,6 +24,11 @@ CLASS_ROWS = checks.rows(
 CONFUSED_ROWS = checks.rows(label=checks.text, predicted=checks.text, n=checks.positive)
 
 
+REDUCTION = checks.fields(
+    short_side=checks.positive, jpeg_quality=checks.positive, subsampling=checks.text
+)
+
+
 def fact(source: str, check: Callable[[Any], Any]) -> Any:
     """A field of CardFacts read from `source`, "run.KEY" or "evaluation.KEY", through `check`."""
     return field(metadata={"source": source, "check": check})
@@ -69,6 +74,8 @@ class CardFacts:
     left_out_train: int = fact("run.data.left_out.train", checks.whole)
     left_out_test: int = fact("run.data.left_out.test", checks.whole)
     identical_train_test: int = fact("run.data.identical_train_test", checks.whole)
+    # null: the training images were the originals
+    train_cache: dict[str, Any] | None = fact("run.data.train_cache", checks.later(REDUCTION))
     label_names: tuple[str, ...] = fact("run.data.label_names", checks.names)
 
     # The training, as it really was

@@ -120,7 +120,7 @@ def data(facts: CardFacts) -> str:
     rows = [
         ("Data set", code(hide_paths(facts.dataset))),
         ("SHA-256 of the content", code(facts.fingerprint)),
-        ("Training", f"{count(facts.num_train)} images of split {code(facts.train_split)}"),
+        ("Training", _training_images(facts)),
         (
             "Selection",
             f"{count(facts.num_selection)} images held out of {code(facts.train_split)}: "
@@ -136,6 +136,17 @@ def data(facts: CardFacts) -> str:
     if facts.data_revision:
         rows.insert(1, ("Revision", code(facts.data_revision)))
     return table(("Data", "As it was"), rows)
+
+
+def _training_images(facts: CardFacts) -> str:
+    images = f"{count(facts.num_train)} images of split {code(facts.train_split)}"
+    if (cache := facts.train_cache) is None:
+        return images
+    how = f"JPEG, quality {cache['jpeg_quality']}, {cache['subsampling']}"
+    return (
+        f"{images}; those with a short side of more than {cache['short_side']} pixels were reduced to "
+        f"it beforehand and encoded again ({how}). Selection and test images were not"
+    )
 
 
 def identical_note(facts: CardFacts) -> str:

@@ -25,6 +25,7 @@ USUAL_KEYS = (
     ("gradient_checkpointing", "true: less memory, slower steps"),
     ("selection_fraction", "share of the training split that chooses the checkpoint"),
     ("undecodable_images", "stop (default) or skip"),
+    ("train_short_side", "train on images reduced to this short side; see `food101 cache`"),
     ("seed, data_seed, split_seed", "initialisation; order and crops; selection slice"),
     ("output_dir", "the run folder (default runs/RECIPE); never overwritten"),
     ("resume_from_checkpoint", "last, or the folder of a checkpoint"),
@@ -78,6 +79,29 @@ def evaluate(args: argparse.Namespace) -> None:
     for key, value in report["metrics"].items():
         interval = f"  (95 % interval {low:.4f} to {high:.4f})" if key == "top1" else ""
         print(f"{key:9}{value:.4f}{interval}")
+
+
+def cache(args: argparse.Namespace) -> None:
+    from training.config import DataArguments
+    from training.data import load_split, open_cache
+
+    _quiet_libraries()
+    keys = ("dataset", "dataset_revision", "train_split", "image_column", "label_column")
+    data = DataArguments(**{key: getattr(args, key) for key in (*keys, "undecodable_images")})
+    _, split = load_split(data, data.train_split)
+    found, _ = open_cache(split, args.short_side)
+    record, n = found.record, found.record["num_images"]
+    print(f"{found.folder}" + (" was there already; nothing was done" if found.was_there else ""))
+    print(
+        f"{n:,} images of split {split.name}: {record['source_bytes'] / 1e6:,.1f} MB "
+        f"({record['source_bytes'] / n / 1e3:.1f} kB an image) before, "
+        f"{record['image_bytes'] / 1e6:,.1f} MB ({record['mean_kB']:.1f} kB) after; "
+        f"{record['num_kept']:,} were no larger and are as they were"
+    )
+    print(
+        f"on disk, with the copy that is mapped into memory: {found.size_on_disk() / 1e6:,.1f} MB"
+    )
+    print(f"to train on them: --train_short_side {args.short_side}")
 
 
 def card(args: argparse.Namespace) -> None:
@@ -147,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vit-food101 {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     verbs.add_parser("train", help="fine-tune, evaluate and build a release from a recipe")
+    _add_cache(verbs)
     _add_evaluate(verbs)
     _add_card(verbs)
     _add_release(verbs)
@@ -169,6 +194,19 @@ def _add_evaluate(verbs: Any) -> None:
     p.add_argument("--revision", help="of a model on the Hub")
     p.add_argument("--batch_size", type=_positive, help="default: as recorded with the model")
     p.add_argument("--output", metavar="FILE", help="write the whole report as JSON")
+
+
+def _add_cache(verbs: Any) -> None:
+    p = _verb(verbs, cache, "reduce the training images once, for quicker training")
+    p.add_argument("dataset", metavar="DATASET", help="as in training: Hub id, folder, parquet")
+    p.add_argument(
+        "--short_side", type=_positive, required=True, metavar="N", help="pixels; 256 for 224"
+    )
+    p.add_argument("--dataset_revision", help="commit, tag or branch")
+    p.add_argument("--train_split", default="train", help="(default: %(default)s)")
+    p.add_argument("--image_column", default="image", help="(default: %(default)s)")
+    p.add_argument("--label_column", default="label", help="(default: %(default)s)")
+    p.add_argument("--undecodable_images", default="stop", choices=("stop", "skip"))
 
 
 def _add_card(verbs: Any) -> None:

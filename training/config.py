@@ -54,6 +54,10 @@ class DataArguments:
     undecodable_images: str = field(
         default="stop", metadata={"help": "`stop` before the first step, or `skip` and count them"}
     )
+    train_short_side: int | None = field(
+        default=None,
+        metadata={"help": "train on images reduced to this short side, from a cache made once"},
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.selection_fraction < 1:
@@ -62,6 +66,8 @@ class DataArguments:
             )
         if self.undecodable_images not in ("stop", "skip"):
             raise UserError(f"undecodable_images is {self.undecodable_images!r}: give stop or skip")
+        if self.train_short_side is not None and self.train_short_side < 1:
+            raise UserError(f"train_short_side is {self.train_short_side}: give a number of pixels")
 
 
 @dataclass

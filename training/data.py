@@ -4,6 +4,7 @@ Three splits, each with one use: `train` updates weights, `selection` (a stratif
 data set's own training split) chooses the checkpoint, `test` is scored once, after training.
 The Hub's food101 calls its official, reviewed 25,250-image test set `validation`.
 Images stay encoded: every split has the columns `image` ({"bytes", "path"}) and `label`.
+With `train_short_side` the images of `train` come from a cache; those of the others never do.
 """
 
 from __future__ import annotations
@@ -15,11 +16,22 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset, load_dataset_builder
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    Value,
+    load_dataset,
+    load_dataset_builder,
+)
 
 from inference.food_classification import InvalidImageError, decode_image
+from training.cache import Cache, find_or_build
 from training.config import DataArguments
 from training.errors import UserError
 from training.sample import load_sample
@@ -66,6 +78,7 @@ class Splits:
     train_fingerprint: str
     left_out: int  # from the training split, before the selection slice is cut
     identical_train_test: int  # test images with a byte-identical training image
+    train_cache: dict[str, Any] | None = None  # how `train` was reduced; none: the originals
 
 
 def load_splits(args: DataArguments) -> Splits:
@@ -87,17 +100,28 @@ def load_splits(args: DataArguments) -> Splits:
             f"{_differ(train.label_names, test.label_names)}"
         )
     _refuse_untrained(test, train)
-    kept, selection = _cut_selection(train, args)
+    kept, chosen = _cut_selection(train, args)
+    cache, images = None, train.dataset
+    if args.train_short_side is not None:
+        cache, images = open_cache(train, args.train_short_side)
     return Splits(
         source=source,
-        train=kept,
-        selection=selection,
+        train=images.select(kept),
+        selection=train.dataset.select(chosen),
         test=test,
         label_names=train.label_names,
         train_fingerprint=train.fingerprint,
         left_out=train.left_out,
         identical_train_test=_count_identical(test, train),
+        train_cache=cache.summary() if cache else None,
     )
+
+
+def open_cache(train: Split, short_side: int) -> tuple[Cache, Dataset]:
+    """The cache of a training split and its images, rows in the split's order."""
+    with local_main_first():
+        cache = find_or_build(train, short_side)
+        return cache, cache.open()
 
 
 def _refuse_untrained(test: Split, train: Split) -> None:
@@ -267,9 +291,13 @@ def _name_labels(dataset: Dataset, args: DataArguments) -> Dataset:
     return dataset.class_encode_column("label")
 
 
-def _cut_selection(train: Split, args: DataArguments) -> tuple[Dataset, Dataset]:
+def _cut_selection(train: Split, args: DataArguments) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows to select on."""
+    features = Features({"label": ClassLabel(names=train.label_names), "row": Value("int64")})
+    columns = {"label": train.dataset["label"][:], "row": range(len(train))}
+    rows = Dataset.from_dict(columns, features)
     try:
-        parts = train.dataset.train_test_split(
+        parts = rows.train_test_split(
             test_size=args.selection_fraction, stratify_by_column="label", seed=args.split_seed
         )
     except ValueError as error:
@@ -277,7 +305,7 @@ def _cut_selection(train: Split, args: DataArguments) -> tuple[Dataset, Dataset]
             f"selection_fraction {args.selection_fraction} of {len(train)} images with {len(train.label_names)} "
             f"labels cannot be cut by label: {_one_line(error)}; give a larger share or more images"
         ) from error
-    return parts["train"], parts["test"]
+    return parts["train"]["row"][:], parts["test"]["row"][:]
 
 
 # ---- the scan: every image is decoded once before the first step -------------------------------

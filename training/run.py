@@ -128,6 +128,7 @@ class Run:
                 f"{t['mixed_precision']}, {step_line(t)}; "
                 f"{network.head} head for {len(splits.label_names)} labels"
             )
+            warn_of_small_images(splits, network)
 
     def save_model(self, trainer: FoodTrainer) -> None:
         """Write model/ under a temporary name, then move it."""
@@ -283,8 +284,18 @@ def describe_data(recipe: Recipe, splits: Splits) -> dict[str, Any]:
         "split_seed": recipe.data.split_seed,
         "left_out": {"train": splits.left_out, "test": splits.test.left_out},
         "identical_train_test": splits.identical_train_test,
+        "train_cache": splits.train_cache,
         "label_names": splits.label_names,
     }
+
+
+def warn_of_small_images(splits: Splits, network: Network) -> None:
+    size = min(network.preprocessing.height, network.preprocessing.width)
+    if splits.train_cache and splits.train_cache["short_side"] < size:
+        logger.warning(
+            f"train_short_side {splits.train_cache['short_side']} is below the model's {size} pixels: "
+            "every training crop is enlarged"
+        )
 
 
 def describe_training(trainer: FoodTrainer) -> dict[str, Any]:

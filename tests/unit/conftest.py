@@ -1,5 +1,8 @@
-"""A toy classifier, with the stock pipeline and ours around it."""
+"""A toy classifier with pipelines around it; toy images with a place for their caches."""
 
+from pathlib import Path
+
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,11 @@ from inference.food_classification import (
     Preprocessing,
 )
 from tests.unit.pictures import LABELS, encode, photo, square
+from tests.unit.toys import jpeg, write_image_folder
+from training import cache, shards
+from training.config import DataArguments
+from training.data import Split, load_split
+from training.shards import reduce_short_side
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +58,40 @@ def file(tmp_path):
     path = tmp_path / "dinner.png"
     path.write_bytes(encode(photo(), "PNG"))
     return path
+
+
+# ---- caches of reduced training images ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dishes(tmp_path_factory) -> Path:
+    """24 training images, one of them too small to be reduced."""
+    root = write_image_folder(tmp_path_factory.mktemp("folder") / "dishes", train=8, validation=2)
+    (root / "train" / "pizza" / "7.jpg").write_bytes(jpeg(7, (18, 30)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def split(dishes) -> Split:
+    return load_split(DataArguments(dataset=str(dishes)), "train")[1]
+
+
+@pytest.fixture
+def place(monkeypatch, tmp_path) -> Path:
+    """An empty place for caches; shards of 4 rows, so that there are 6; one process."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(shards, "SHARD_ROWS", 4)
+    monkeypatch.setattr(shards, "GROUP_ROWS", 3)
+    monkeypatch.setattr(cache, "_cores", lambda: 1)
+    return tmp_path / "hf" / "vit-food101"
+
+
+@pytest.fixture
+def reduced(monkeypatch) -> list[bytes]:
+    """Every image that is reduced in this process from here on."""
+    seen = []
+    real = reduce_short_side
+    monkeypatch.setattr(
+        shards, "reduce_short_side", lambda data, n: seen.append(data) or real(data, n)
+    )
+    return seen

@@ -26,6 +26,7 @@ MAY_IMPORT = {
         "training.model",
         "training.release",
         "training.reports",
+        "training.shards",
         "training.console",
         "training.trainer",
         "training.transforms",

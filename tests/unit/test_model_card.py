@@ -100,6 +100,24 @@ def test_other_data_are_not_linked_to_the_hub(tmp_path, kind):
     assert "Foodspotting" not in text and ("drawn by code" in text) == (kind == "sample")
 
 
+def test_a_card_does_not_hide_that_training_images_were_encoded_again(tmp_path):
+    both, reduced = files(), "quality 90, 4:2:0"
+    assert reduced not in render_card(read(tmp_path, both))  # a run from before there was a cache
+    both["run"]["data"]["train_cache"] = None
+    assert reduced not in render_card(read(tmp_path, both))
+    cache = {"short_side": 256, "jpeg_quality": 90, "subsampling": "4:2:0", "num_kept": 24}
+    both["run"]["data"]["train_cache"] = cache
+    text = render_card(read(tmp_path, both))
+    validate_card(text)
+    assert "short side of more than 256 pixels were reduced" in text and reduced in text
+    del cache["jpeg_quality"]
+    with pytest.raises(MissingFactError, match="run.json has no data.train_cache.jpeg_quality: "):
+        read(tmp_path, both)
+    both["run"]["data"]["train_cache"] = 256
+    with pytest.raises(FactError, match="data.train_cache is 256, not an object"):
+        read(tmp_path, both)
+
+
 def test_other_models_and_licences(tmp_path):
     both = files("local")
     both["run"]["model"] |= {"id": "/home/me/cnn", "revision": None, "license": "My-Own"}

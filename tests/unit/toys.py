@@ -101,3 +101,13 @@ def tiny_network(labels: list[str] = LABELS, seed: int = 0, **config: Any) -> An
     from training.model import build_network
 
     return build_network(ModelArguments(model_config={**TINY_VIT, **config}), labels, seed)
+
+
+def originals(split: Any) -> list[bytes]:
+    """The files of a folder's split."""
+    return [Path(row["image"]["path"]).read_bytes() for row in split.dataset]
+
+
+def images(dataset: Any) -> list[bytes]:
+    """The embedded bytes."""
+    return [row["image"]["bytes"] for row in dataset]
