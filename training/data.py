@@ -12,12 +12,21 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset, load_dataset_builder
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    Value,
+    load_dataset,
+    load_dataset_builder,
+)
 
 from inference.food_classification import InvalidImageError, decode_image
 from training.config import DataArguments
@@ -60,7 +69,7 @@ class Splits:
 
     source: Source
     train: Dataset
-    selection: Dataset
+    selection: Split
     test: Split
     label_names: list[str]
     train_fingerprint: str
@@ -267,9 +276,15 @@ def _name_labels(dataset: Dataset, args: DataArguments) -> Dataset:
     return dataset.class_encode_column("label")
 
 
-def _cut_selection(train: Split, args: DataArguments) -> tuple[Dataset, Dataset]:
+def _cut_selection(train: Split, args: DataArguments) -> tuple[Dataset, Split]:
+    # Positions are cut, not rows: the slice has to know the contents of its images.
+    labels = train.dataset["label"]
+    rows = Dataset.from_dict(
+        {"label": list(labels), "position": range(len(train))},
+        Features({"label": train.dataset.features["label"], "position": Value("int64")}),
+    )
     try:
-        parts = train.dataset.train_test_split(
+        parts = rows.train_test_split(
             test_size=args.selection_fraction, stratify_by_column="label", seed=args.split_seed
         )
     except ValueError as error:
@@ -277,7 +292,11 @@ def _cut_selection(train: Split, args: DataArguments) -> tuple[Dataset, Dataset]
             f"selection_fraction {args.selection_fraction} of {len(train)} images with {len(train.label_names)} "
             f"labels cannot be cut by label: {_one_line(error)}; give a larger share or more images"
         ) from error
-    return parts["train"], parts["test"]
+    kept, chosen = (list(parts[name]["position"]) for name in ("train", "test"))
+    dataset, content = train.dataset.select(chosen), tuple(train.content[i] for i in chosen)
+    fingerprint = _fingerprint(train.label_names, dataset["label"], content)
+    selection = Split("selection", dataset, train.label_names, fingerprint, content)
+    return train.dataset.select(kept), selection
 
 
 # ---- the scan: every image is decoded once before the first step -------------------------------
@@ -295,18 +314,23 @@ def _scan(dataset: Dataset, split: str, args: DataArguments) -> Split:
     good = sorted(set(range(len(dataset))) - set(bad))
     if not good:
         raise UserError(f"split {split} of {args.dataset} has no image that can be decoded")
-    sha256, labels = found["sha256"], dataset["label"]
-    digest = hashlib.sha256()
-    for i in good:
-        digest.update(f"{names[labels[i]]} {sha256[i]}\n".encode())
+    kept = dataset.select(good) if bad else dataset
+    content = tuple(found["sha256"][i] for i in good)
     return Split(
         name=split,
-        dataset=dataset.select(good) if bad else dataset,
+        dataset=kept,
         label_names=names,
-        fingerprint=digest.hexdigest(),
-        content=tuple(sha256[i] for i in good),
+        fingerprint=_fingerprint(names, kept["label"], content),
+        content=content,
         left_out=len(bad),
     )
+
+
+def _fingerprint(names: list[str], labels: Iterable[int], content: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for label, sha256 in zip(labels, content, strict=True):
+        digest.update(f"{names[label]} {sha256}\n".encode())
+    return digest.hexdigest()
 
 
 def _quietly_map(dataset: Dataset, split: str) -> dict[str, list]:

@@ -166,8 +166,15 @@ class EpochSampler(torch.utils.data.Sampler[int]):
         yield from (self.epoch * self.num_images + order[: self.num_used]).tolist()
 
 
-def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Stack examples: uint8 (batch, 3, height, width), int64 (batch,), and bool (batch,) `flip`."""
+def collate(
+    examples: list[dict[str, Any]] | dict[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """Stack examples: uint8 (batch, 3, height, width), int64 (batch,), and bool (batch,) `flip`.
+
+    A data set that reads whole batches has stacked them already.
+    """
+    if isinstance(examples, dict):
+        return examples
     batch = {
         "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
         "labels": torch.tensor([example["labels"] for example in examples]),

@@ -21,9 +21,9 @@ MAY_IMPORT = {
     "inference": {
         "training.cli",
         "training.data",
-        "training.evaluation",
         "training.hub",
         "training.model",
+        "training.pixel_cache",
         "training.release",
         "training.reports",
         "training.console",
