@@ -26,6 +26,7 @@ USUAL_KEYS = (
     ("selection_fraction", "share of the training split that chooses the checkpoint"),
     ("undecodable_images", "stop (default) or skip"),
     ("train_short_side", "train on images reduced to this short side; see `food101 cache`"),
+    ("eval_cache_gb", "limit of the decoded evaluation images kept on disk; 0 keeps none"),
     ("seed, data_seed, split_seed", "initialisation; order and crops; selection slice"),
     ("output_dir", "the run folder (default runs/RECIPE); never overwritten"),
     ("resume_from_checkpoint", "last, or the folder of a checkpoint"),
@@ -69,7 +70,9 @@ def evaluate(args: argparse.Namespace) -> None:
     from training.reports import evaluate_again
 
     _quiet_libraries()
-    report = evaluate_again(args.model, args.dataset, args.split, args.revision, args.batch_size)
+    report = evaluate_again(
+        args.model, args.dataset, args.split, args.revision, args.batch_size, args.eval_cache_gb
+    )
     if args.output:
         from training.files import write_json
 
@@ -193,6 +196,12 @@ def _add_evaluate(verbs: Any) -> None:
     p.add_argument("--split", help="default: the split that the model was reported on")
     p.add_argument("--revision", help="of a model on the Hub")
     p.add_argument("--batch_size", type=_positive, help="default: as recorded with the model")
+    p.add_argument(
+        "--eval_cache_gb",
+        type=float,
+        metavar="GB",
+        help="limit of the decoded images kept for later evaluations (default: 16; 0 keeps none)",
+    )
     p.add_argument("--output", metavar="FILE", help="write the whole report as JSON")
 
 

@@ -58,6 +58,10 @@ class DataArguments:
         default=None,
         metadata={"help": "train on images reduced to this short side, from a cache made once"},
     )
+    eval_cache_gb: float = field(
+        default=16.0,
+        metadata={"help": "limit of the decoded evaluation images kept on disk; 0 keeps none"},
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.selection_fraction < 1:
@@ -68,6 +72,8 @@ class DataArguments:
             raise UserError(f"undecodable_images is {self.undecodable_images!r}: give stop or skip")
         if self.train_short_side is not None and self.train_short_side < 1:
             raise UserError(f"train_short_side is {self.train_short_side}: give a number of pixels")
+        if not 0 <= self.eval_cache_gb < math.inf:  # NaN is neither
+            raise UserError(f"eval_cache_gb is {self.eval_cache_gb}: give GB, or 0 for no cache")
 
 
 @dataclass
@@ -109,6 +115,10 @@ class FineTuningArguments(TrainingArguments):
     )
     per_device_train_batch_size: int | None = field(
         default=None, metadata={"help": "images at once on one device; default: no accumulation"}
+    )
+    per_device_eval_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "images scored at once; default: 4 x the training ones, from 64 to 256"},
     )
     crop_scale: list[float] = field(
         default_factory=lambda: [0.08, 1.0],
@@ -181,7 +191,7 @@ class FineTuningArguments(TrainingArguments):
                 raise UserError(f"{key} is {getattr(self, key)}: give a number from 0 up")
         if self.num_train_epochs == 0 and self.max_steps < 1:
             raise UserError("num_train_epochs is 0: nothing would be trained")
-        if self.per_device_eval_batch_size < 1:
+        if self.per_device_eval_batch_size is not None and self.per_device_eval_batch_size < 1:
             raise UserError(
                 f"per_device_eval_batch_size is {self.per_device_eval_batch_size}: give at least 1"
             )
@@ -205,6 +215,8 @@ class FineTuningArguments(TrainingArguments):
                 f"{device} x {world_size} processes = {device * world_size}; change one of them"
             )
         self.per_device_train_batch_size = device
+        if self.per_device_eval_batch_size is None:  # nothing is kept for a backward pass
+            self.per_device_eval_batch_size = min(256, max(64, 4 * device))
         self.gradient_accumulation_steps = total // (device * world_size)
 
     def _choose_workers(self, world_size: int) -> None:

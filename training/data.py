@@ -9,11 +9,9 @@ With `train_short_side` the images of `train` come from a cache; those of the ot
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,13 +28,11 @@ from datasets import (
     load_dataset_builder,
 )
 
-from inference.food_classification import InvalidImageError, decode_image
 from training.cache import Cache, find_or_build
 from training.config import DataArguments
 from training.errors import UserError
 from training.sample import load_sample
-
-_SCAN_VERSION = 1  # part of the scan's cache key: a changed decoder must look again
+from training.scan import local_main_first, scan_images
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Splits:
 
     source: Source
     train: Dataset
-    selection: Dataset
+    selection: Split
     test: Split
     label_names: list[str]
     train_fingerprint: str
@@ -107,7 +103,7 @@ def load_splits(args: DataArguments) -> Splits:
     return Splits(
         source=source,
         train=images.select(kept),
-        selection=train.dataset.select(chosen),
+        selection=_slice(train, chosen),
         test=test,
         label_names=train.label_names,
         train_fingerprint=train.fingerprint,
@@ -308,11 +304,17 @@ def _cut_selection(train: Split, args: DataArguments) -> tuple[list[int], list[i
     return parts["train"]["row"][:], parts["test"]["row"][:]
 
 
+def _slice(train: Split, rows: list[int]) -> Split:
+    dataset, content = train.dataset.select(rows), tuple(train.content[i] for i in rows)
+    fingerprint = _fingerprint(train.label_names, dataset["label"], content)
+    return Split("selection", dataset, train.label_names, fingerprint, content)
+
+
 # ---- the scan: every image is decoded once before the first step -------------------------------
 
 
 def _scan(dataset: Dataset, split: str, args: DataArguments) -> Split:
-    found = _quietly_map(dataset, split)
+    found = scan_images(dataset, split)
     bad = [i for i, error in enumerate(found["error"]) if error]
     names = dataset.features["label"].names
     if bad and args.undecodable_images == "stop":
@@ -323,69 +325,20 @@ def _scan(dataset: Dataset, split: str, args: DataArguments) -> Split:
     good = sorted(set(range(len(dataset))) - set(bad))
     if not good:
         raise UserError(f"split {split} of {args.dataset} has no image that can be decoded")
-    sha256, labels = found["sha256"], dataset["label"]
-    digest = hashlib.sha256()
-    for i in good:
-        digest.update(f"{names[labels[i]]} {sha256[i]}\n".encode())
+    kept = dataset.select(good) if bad else dataset
+    content = tuple(found["sha256"][i] for i in good)
     return Split(
         name=split,
-        dataset=dataset.select(good) if bad else dataset,
+        dataset=kept,
         label_names=names,
-        fingerprint=digest.hexdigest(),
-        content=tuple(sha256[i] for i in good),
+        fingerprint=_fingerprint(names, kept["label"], content),
+        content=content,
         left_out=len(bad),
     )
 
 
-def _quietly_map(dataset: Dataset, split: str) -> dict[str, list]:
-    from accelerate import PartialState  # where a launcher runs, local rank 0 scans and caches
-
-    with local_main_first():
-        were_on = not datasets.are_progress_bars_disabled()
-        if not PartialState().is_local_main_process:
-            datasets.disable_progress_bars()
-        cores = os.cpu_count() or 1
-        scanned = dataset.map(
-            check_images,
-            batched=True,
-            batch_size=64,
-            num_proc=min(cores, len(dataset) // 2000) or None,
-            remove_columns=dataset.column_names,
-            fn_kwargs={"version": _SCAN_VERSION},
-            desc=f"checking {split} images",
-        )
-        if were_on:
-            datasets.enable_progress_bars()
-    return {name: list(scanned[name]) for name in ("sha256", "error", "path")}
-
-
-@contextlib.contextmanager
-def local_main_first() -> Iterator[None]:
-    """Local rank 0 does the work and fills the cache; the others wait, then read it."""
-    from accelerate import PartialState
-
-    with PartialState().local_main_process_first():
-        yield
-
-
-def check_images(batch: dict[str, list], version: int) -> dict[str, list]:
-    """sha256, decode error (or "") and path of each encoded image."""
-    del version
-    rows = [_check_image(image or {}) for image in batch["image"]]
-    return {key: [row[key] for row in rows] for key in ("sha256", "error", "path")}
-
-
-def _check_image(image: dict) -> dict[str, str]:
-    path, data, error = image.get("path") or "", image.get("bytes"), ""
-    if data is None and not path:
-        return {
-            "sha256": hashlib.sha256(b"").hexdigest(),
-            "error": "the row has no image",
-            "path": "",
-        }
-    try:
-        data = data if data is not None else Path(path).read_bytes()
-        decode_image(data)
-    except (InvalidImageError, OSError) as problem:
-        error = str(problem)
-    return {"sha256": hashlib.sha256(data or b"").hexdigest(), "error": error, "path": path}
+def _fingerprint(names: list[str], labels: Iterable[int], content: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for label, sha256 in zip(labels, content, strict=True):
+        digest.update(f"{names[label]} {sha256}\n".encode())
+    return digest.hexdigest()

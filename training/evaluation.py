@@ -7,10 +7,10 @@ saved files, computes in float32, and counts every image once in any number of p
 from __future__ import annotations
 
 import contextlib
-import logging
 import platform
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -22,16 +22,15 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Subset
 
-from inference import food_classification
 from training import __version__
 from training.data import Source, Split
 from training.files import sha256_file, write_json, write_text
 from training.metrics import SUMMARY, FoodMetrics, wilson_interval
 from training.model import Network, label_names_of, load_network
+from training.pixel_cache import CachedImages, decoder_name, evaluation_images
+from training.progress import with_progress
 from training.step import tf32
-from training.transforms import EvalImages, collate, to_model_input
-
-logger = logging.getLogger(__name__)
+from training.transforms import EvalImages, collate
 
 LIBRARIES = (
     "torch",
@@ -54,20 +53,23 @@ def evaluate_model(
     batch_size: int = 64,
     num_workers: int = 0,
     seed: int | None = None,
+    cache_gb: float = 0.0,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Score saved files on a split.
 
     Args:
         model: folder or Hub id, as saved.
         seed: the training seed, for the record; scoring draws nothing at random.
+        cache_gb: limit on the decoded images that are kept for later evaluations; 0 keeps none.
 
     Returns:
         The content of evaluation.json, and float32 logits (num_images, num_classes) in the
         split's order; the same on every process.
     """
     network = load_network(model, revision)
+    images = evaluation_images(split, network.preprocessing, cache_gb)
     started = time.monotonic()
-    logits = score(network, split, batch_size, num_workers)
+    logits = score(network, images, batch_size, num_workers)
     seconds = time.monotonic() - started
     labels = np.asarray(split.dataset["label"])
     metrics = FoodMetrics().compute(predictions=logits, references=labels)
@@ -96,30 +98,59 @@ def evaluate_model(
     return report, logits
 
 
-def score(network: Network, split: Split, batch_size: int, num_workers: int) -> np.ndarray:
-    """float32 logits (num_images, num_classes), each image once, in order, on every process."""
+def score(
+    network: Network, images: EvalImages | CachedImages, batch_size: int, num_workers: int
+) -> np.ndarray:
+    """float32 logits (num_images, num_classes), each image once, in order, on every process.
+
+    `num_workers` processes decode; cached images are read without any.
+    """
     state = PartialState()
+    on_gpu = state.device.type == "cuda"
     model = network.model.to(state.device)
-    images = EvalImages(split.dataset, network.preprocessing)
     with state.split_between_processes(list(range(len(images)))) as positions:
         loader = DataLoader(
             Subset(images, positions),
             batch_size=batch_size,
-            num_workers=num_workers,
+            num_workers=0 if isinstance(images, CachedImages) else num_workers,
             collate_fn=collate,
-            pin_memory=state.device.type == "cuda",
+            pin_memory=on_gpu,
         )
-        rows = [] if positions else [np.zeros((0, model.config.num_labels), np.float32)]
+        own = torch.empty((len(positions), model.config.num_labels), pin_memory=on_gpu)
+        done, keep_up = 0, one_batch_ahead(state.device)
         with torch.inference_mode(), full_float32():
-            for batch in with_progress(loader, len(split)):
-                batch = {k: v.to(state.device, non_blocking=True) for k, v in batch.items()}
-                inputs = to_model_input(batch, network.preprocessing)
-                rows.append(model(pixel_values=inputs["pixel_values"]).logits.float().cpu().numpy())
+            for batch in with_progress(loader, "scored", "images", len(images)):
+                pixels = batch["pixel_values"].to(state.device, non_blocking=True)
+                logits = model(pixel_values=network.preprocessing.normalize(pixels)).logits
+                own[done : done + len(logits)].copy_(logits, non_blocking=on_gpu)
+                done += len(logits)
+                keep_up()
+        if on_gpu:
+            torch.cuda.synchronize(state.device)
     # gather_object concatenates lists in rank order; the shares are consecutive.
-    logits = np.concatenate(gather_object([np.concatenate(rows)]))
-    if len(logits) != len(split):
-        raise RuntimeError(f"{len(logits)} images were scored, not {len(split)}")
+    logits = np.concatenate(gather_object([own.numpy()]))
+    if len(logits) != len(images):
+        raise RuntimeError(f"{len(logits)} images were scored, not {len(images)}")
     return logits
+
+
+def one_batch_ahead(device: torch.device) -> Callable[[], None]:
+    """To be called after each batch: wait on a GPU until the batch before it is done.
+
+    Waiting for the batch itself would let the GPU idle while the next one is read; never waiting
+    would let pinned batches pile up in the host's memory.
+    """
+    if device.type != "cuda":
+        return lambda: None
+    events: deque[torch.cuda.Event] = deque()
+
+    def wait() -> None:
+        events.append(torch.cuda.Event())
+        events[-1].record()
+        if len(events) > 1:
+            events.popleft().synchronize()
+
+    return wait
 
 
 @contextlib.contextmanager
@@ -127,22 +158,6 @@ def full_float32() -> Iterator[None]:
     """Training may allow TF32; the reported number is computed without it, convolutions too."""
     with tf32(False):
         yield
-
-
-def with_progress(loader: DataLoader, total: int, every_seconds: float = 10.0) -> Iterator[dict]:
-    """Yield batches; on the main process log a line with rate and time left every ten seconds."""
-    started = last = time.monotonic()
-    done, share = 0, len(loader.dataset)
-    for batch in loader:
-        yield batch
-        done += len(batch["labels"])
-        now_ = time.monotonic()
-        if PartialState().is_main_process and now_ - last > every_seconds:
-            last, rate = now_, done / (now_ - started)
-            logger.info(
-                "scored %d of %d images, %.0f images/s a process, %.0f s left",
-                done * total // share, total, rate, (share - done) / rate,
-            )  # fmt: skip
 
 
 def summarize(metrics: dict[str, Any], label_names: list[str], n: int) -> dict[str, Any]:
@@ -208,11 +223,6 @@ def describe_preprocessing(network: Network) -> dict[str, Any]:
         "rescale_factor": p.rescale_factor,
         "decoder": decoder_name(),
     }
-
-
-def decoder_name() -> str:
-    fast = food_classification.simplejpeg is not None
-    return f"simplejpeg {version('simplejpeg')}" if fast else f"pillow {version('pillow')}"
 
 
 def model_sha256(model: str | Path) -> str | None:

@@ -7,7 +7,7 @@ import csv
 import hashlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -234,15 +234,17 @@ def rescore(folder: Path, source: Any, split: Any, num_images: int) -> str:
     """
     from training.evaluation import score
     from training.model import label_names_of, load_network
+    from training.transforms import EvalImages
 
     positions = np.linspace(0, len(split) - 1, min(num_images, len(split)), dtype=int)
     positions = sorted(set(positions.tolist()))
-    sample = replace(split, dataset=split.dataset.select(positions))
+    sample = split.dataset.select(positions)
     network = load_network(folder)
     names = label_names_of(network.model.config)
-    logits = score(network, sample, batch_size=32, num_workers=0)
+    images = EvalImages(sample, network.preprocessing)  # so few are not worth a cache
+    logits = score(network, images, batch_size=32, num_workers=0)
     recorded = _predictions(folder)
-    labels = [names[i] for i in sample.dataset["label"]]
+    labels = [names[i] for i in sample["label"]]
     answers = [names[i] for i in logits.argmax(1)]
     margins = np.diff(np.sort(logits, axis=1)[:, -2:], axis=1)[:, 0]
     different = [

@@ -10,7 +10,12 @@ from training.files import read_json
 
 
 def evaluate_again(
-    model: str, dataset: str | None, split: str | None, revision: str | None, batch_size: int | None
+    model: str,
+    dataset: str | None,
+    split: str | None,
+    revision: str | None,
+    batch_size: int | None,
+    eval_cache_gb: float | None = None,
 ) -> dict[str, Any]:
     """Score a run, release or Hub model; by default on the data that it was reported on.
 
@@ -21,6 +26,7 @@ def evaluate_again(
     from training.data import load_split
     from training.evaluation import evaluate_model
     from training.model import label_names_from
+    from training.pixel_cache import num_decoders
 
     folder = model_folder(model)
     reported = _reported(model, folder, revision)
@@ -35,6 +41,7 @@ def evaluate_again(
         dataset=dataset or reported["path"] or reported["dataset"],
         dataset_revision=reported["dataset_revision"] if same and reported else None,
         **(reported["columns"] if same and reported else {}),
+        **({} if eval_cache_gb is None else {"eval_cache_gb": eval_cache_gb}),
     )
     where = folder or model
     split = split or (reported["split"] if reported else args.test_split)
@@ -42,7 +49,16 @@ def evaluate_again(
     seed = reported["seed"] if reported else None
     # The recorded size gives the recorded digits; another changes the last few.
     size = batch_size or (reported["batch_size"] if reported else 64)
-    report, _ = evaluate_model(where, source, images, revision=revision, batch_size=size, seed=seed)
+    report, _ = evaluate_model(
+        where,
+        source,
+        images,
+        revision=revision,
+        batch_size=size,
+        num_workers=num_decoders(len(images)),
+        seed=seed,
+        cache_gb=args.eval_cache_gb,
+    )
     return report
 
 

@@ -44,6 +44,7 @@ FREE_KEYS = {
     "resume_from_checkpoint",
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
+    "eval_cache_gb",
     "dataloader_num_workers",
     "dataloader_persistent_workers",
     "dataloader_prefetch_factor",
@@ -124,7 +125,8 @@ class Run:
             logger.info(
                 f"{d['num_train']} images to train on, {d['num_selection']} to select, {d['num_test']} to test; "
                 f"batch {t['total_train_batch_size']} = {t['per_device_train_batch_size']} x {t['world_size']} "
-                f"processes x {t['gradient_accumulation_steps']} accumulated; {t['device']}, precision "
+                f"processes x {t['gradient_accumulation_steps']} accumulated, scored by "
+                f"{t['per_device_eval_batch_size']}; {t['device']}, precision "
                 f"{t['mixed_precision']}, {step_line(t)}; "
                 f"{network.head} head for {len(splits.label_names)} labels"
             )
@@ -152,6 +154,7 @@ class Run:
             batch_size=args.per_device_eval_batch_size,
             num_workers=args.dataloader_num_workers,
             seed=args.seed,
+            cache_gb=self.recipe.data.eval_cache_gb,
         )
         if PartialState().is_main_process:
             write_evaluation(self.folder, report_, splits.test, logits)
@@ -304,6 +307,7 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         "total_train_batch_size",
         "per_device_train_batch_size",
         "gradient_accumulation_steps",
+        "per_device_eval_batch_size",
         "num_train_epochs",
         "learning_rate",
         "warmup_steps",

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
         splits = load_splits(recipe.data)
     with run.stage("model"):
         network = build_network(recipe.model, splits.label_names, recipe.training.seed)
-    trainer = build_trainer(network, splits, recipe.training)
+    trainer = build_trainer(network, splits, recipe.training, recipe.data.eval_cache_gb)
     run.start(trainer, network, splits)
     with run.stage("train"):
         trainer.train(resume_from_checkpoint=run.checkpoint)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -25,11 +26,11 @@ from training.errors import UserError
 from training.files import write_json
 from training.metrics import SUMMARY, FoodMetrics
 from training.model import Network
+from training.pixel_cache import CachedImages, evaluation_images
 from training.step import compilation_errors, tf32, trains_in_tf32
 from training.transforms import (
     Augmentation,
     EpochSampler,
-    EvalImages,
     TrainImages,
     collate,
     to_model_input,
@@ -67,6 +68,19 @@ class FoodTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.sampler
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Cached images come by whole batches: worker processes would only copy them once more."""
+        images = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(images, CachedImages):
+            return super().get_eval_dataloader(eval_dataset)
+        loader = DataLoader(
+            images,
+            batch_size=self.args.eval_batch_size,
+            collate_fn=collate,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
 
     def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return to_model_input(super()._prepare_inputs(inputs), self.preprocessing)
@@ -232,8 +246,10 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def build_trainer(network: Network, splits: Splits, args: FineTuningArguments) -> FoodTrainer:
-    """Wire model, images and metrics together.
+def build_trainer(
+    network: Network, splits: Splits, args: FineTuningArguments, eval_cache_gb: float = 0.0
+) -> FoodTrainer:
+    """Wire model, images and metrics together; the selection slice is decoded now, or at each use.
 
     Raises:
         UserError: fewer training images than one global batch, nothing that selects, or a network
@@ -270,7 +286,7 @@ def build_trainer(network: Network, splits: Splits, args: FineTuningArguments) -
         processing_class=network.processor,
         sampler=EpochSampler(len(splits.train), args.total_train_batch_size, seed),
         train_dataset=TrainImages(splits.train, network.preprocessing, augmentation, seed),
-        eval_dataset=EvalImages(splits.selection, network.preprocessing),
+        eval_dataset=evaluation_images(splits.selection, network.preprocessing, eval_cache_gb),
         data_collator=collate,
         compute_metrics=compute_metrics,
     )

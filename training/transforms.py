@@ -176,12 +176,15 @@ class EpochSampler(torch.utils.data.Sampler[int]):
         yield from (self.epoch * self.num_images + order[: self.num_used]).tolist()
 
 
-def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def collate(
+    examples: list[dict[str, Any]] | dict[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
     """Stack examples: uint8 (batch, 3, height, width), int64 (batch,), and bool (batch,) `flip`.
 
-    In a worker torch's own function stacks straight into shared memory, which saves a copy.
+    A data set that reads whole batches has stacked them already. In a worker torch's own function
+    stacks straight into shared memory, which saves a copy.
     """
-    return default_collate(examples)
+    return examples if isinstance(examples, dict) else default_collate(examples)
 
 
 def to_model_input(

@@ -20,10 +20,10 @@ ALONE = ("inference", "model_card")
 MAY_IMPORT = {
     "inference": {
         "training.cli",
-        "training.data",
-        "training.evaluation",
+        "training.scan",
         "training.hub",
         "training.model",
+        "training.pixel_cache",
         "training.release",
         "training.reports",
         "training.shards",

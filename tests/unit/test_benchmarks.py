@@ -100,6 +100,14 @@ def test_input(script, photographs, tmp_path, monkeypatch):
     assert difference["ours"]["mean"] < 0.5
 
 
+def test_evaluation(script, photographs, tmp_path, monkeypatch):
+    result = result_of(script("evaluation"), photographs, tmp_path, monkeypatch)
+    ours = {"ours, from the cache", "ours, in another process", "ours, decoded again"}
+    assert names(result, "later") >= ours | {"example's way", "limit: copy in memory"}
+    assert names(result, "first") >= {"ours, filling the cache", "example's way"}
+    assert result["same_pixels"] is True
+
+
 def test_dataloader(script, photographs, tmp_path, monkeypatch):
     result = result_of(script("dataloader"), photographs, tmp_path, monkeypatch)
     assert names(result, "loader") >= {"ours", "ours and normalised here", "example's way"}

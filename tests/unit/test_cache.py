@@ -154,7 +154,7 @@ def test_only_training_images_are_reduced_and_the_rows_are_the_same(dishes):
         load_splits(arguments(dishes)),
         load_splits(arguments(dishes, train_short_side=SHORT)),
     )
-    assert content(small.selection) == content(plain.selection)
+    assert content(small.selection.dataset) == content(plain.selection.dataset)
     assert content(small.test.dataset) == content(plain.test.dataset)
     expected = [reduce_short_side(data, SHORT) for data in content(plain.train)]
     assert content(small.train) == expected != content(plain.train)

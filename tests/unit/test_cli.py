@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 
 from tests.unit.toys import jpeg, write_image_folder
@@ -279,6 +280,17 @@ def test_a_release_needs_its_local_data_named(food101, refused, tiny_run, tiny_d
 def test_the_batch_size_does_not_matter(food101, tiny_run):
     outputs = {food101("evaluate", tiny_run, "--batch_size", n)[1] for n in (1, 5, 64)}
     assert len(outputs) == 1  # to the four digits that are printed
+
+
+def test_the_cache_does_not_matter(food101, refused, tiny_run, monkeypatch, tmp_path):
+    """The run has filled it; a folder of its own is empty again, and stays so with 0."""
+    outputs = {food101("evaluate", tiny_run, "--eval_cache_gb", gb)[1] for gb in (0, 16, 0.00001)}
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    outputs.add(food101("evaluate", tiny_run, "--eval_cache_gb", 0)[1])
+    assert not list(tmp_path.rglob("eval-*.npy"))
+    outputs.add(food101("evaluate", tiny_run)[1])
+    assert len(list(tmp_path.rglob("eval-*.npy"))) == len(outputs) == 1
+    assert "eval_cache_gb is -1.0" in refused("evaluate", tiny_run, "--eval_cache_gb=-1")
 
 
 def test_another_label_set_is_refused(refused, tiny_run, tmp_path):

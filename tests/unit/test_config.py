@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainingArguments
 
+from tests.unit.toys import tiny_arguments
 from training import config
 from training.cli import USUAL_KEYS
 from training.config import REMOVED, TAKEN_AWAY, check_world_size, parse_recipe
@@ -212,6 +213,8 @@ IMPOSSIBLE = [
     ("horizontal_flip", "1.5"),
     ("reduced_decoding", "always"),
     ("undecodable_images", "ignore"),
+    ("eval_cache_gb", "-1"),
+    ("eval_cache_gb", "nan"),
     ("image_size", "0"),
     ("total_train_batch_size", "0"),
     ("model_config", "[1]"),
@@ -339,6 +342,14 @@ def test_what_does_not_divide_is_refused_with_the_numbers(
 ):
     with pytest.raises(UserError, match=numbers):
         batch(total, device, world_size)
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "expected"), [(8, None, 64), (32, None, 128), (512, None, 256), (8, 5, 5)]
+)
+def test_how_many_images_are_scored_at_once(tmp_path, device, given, expected):
+    values = {"total_train_batch_size": device, "per_device_eval_batch_size": given}
+    assert tiny_arguments(tmp_path, **values).per_device_eval_batch_size == expected
 
 
 def test_the_world_size_guard():

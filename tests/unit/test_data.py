@@ -14,6 +14,7 @@ from training import data, sample
 from training.config import DataArguments
 from training.data import align_labels, load_split, load_splits
 from training.errors import UserError
+from training.scan import check_images
 
 FOOD101_ORDER = ["cheesecake", "cheese_plate", "pizza"]
 
@@ -24,7 +25,7 @@ def arguments(dataset: object, **values: object) -> DataArguments:
 
 def hashes(dataset: Dataset) -> list[str]:
     """What an image is, wherever it lies."""
-    return data.check_images({"image": dataset["image"]}, 1)["sha256"]
+    return check_images({"image": dataset["image"]}, 1)["sha256"]
 
 
 def write_parquet(folder: Path, rows: dict[str, list], features: Features) -> Path:
@@ -216,9 +217,9 @@ def test_labels_that_are_not_the_models_are_refused(folder):
 
 
 def test_the_slice_is_stratified_disjoint_and_complete(splits, folder):
-    assert Counter(splits.selection["label"]) == {0: 2, 1: 2, 2: 2}
+    assert Counter(splits.selection.dataset["label"]) == {0: 2, 1: 2, 2: 2}
     assert Counter(splits.train["label"]) == {0: 6, 1: 6, 2: 6}
-    train, selection = hashes(splits.train), hashes(splits.selection)
+    train, selection = hashes(splits.train), hashes(splits.selection.dataset)
     assert not set(train) & set(selection)
     everything = load_split(arguments(folder), "train")[1]
     assert sorted(train + selection) == sorted(hashes(everything.dataset))
@@ -226,10 +227,10 @@ def test_the_slice_is_stratified_disjoint_and_complete(splits, folder):
 
 def test_the_slice_depends_on_its_seed_only(splits, folder):
     again = load_splits(arguments(folder))
-    assert hashes(again.selection) == hashes(splits.selection)
+    assert hashes(again.selection.dataset) == hashes(splits.selection.dataset)
     assert hashes(again.train) == hashes(splits.train)
     other = load_splits(arguments(folder, split_seed=1))
-    assert hashes(other.selection) != hashes(splits.selection)
+    assert hashes(other.selection.dataset) != hashes(splits.selection.dataset)
     assert other.train_fingerprint == splits.train_fingerprint
 
 

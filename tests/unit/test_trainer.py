@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from tests.unit.toys import tiny_arguments, tiny_network, write_image_folder
 from training.config import DataArguments
 from training.data import Splits, load_splits
 from training.errors import UserError
+from training.evaluation import score
 from training.trainer import EpochCallback, FoodTrainer, build_trainer, clock, finite, load_weights
+from training.transforms import EvalImages
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +190,35 @@ def test_weights_that_are_nan_stop_at_the_first_step(trainer_for):
         trainer.model.classifier.weight[0, 0] = math.nan
     with pytest.raises(UserError, match="not finite at step 1"):
         trainer.train()
+
+
+# ---- precision --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bf16(monkeypatch):
+    """As `accelerate launch --mixed_precision bf16`; the state is one for the whole process."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    AcceleratorState._reset_state()
+    yield
+    AcceleratorState._reset_state()
+
+
+def test_selection_is_scored_in_bf16_and_the_report_in_float32(bf16, trainer_for, splits):
+    trainer = trainer_for(num_train_epochs=1, **NO_CHECKPOINTS | {"eval_strategy": "epoch"})
+    assert trainer.accelerator.mixed_precision == "bf16"
+    seen, network = [], tiny_network()
+    for model in (trainer.model, network.model):
+        model.classifier.register_forward_hook(
+            lambda module, _, output: seen.append((module.training, output.dtype))
+        )
+    trainer.train()
+    trainer.evaluate()  # as after the training, where no epoch was scored
+    assert set(seen) == {(True, torch.bfloat16), (False, torch.bfloat16)}
+    seen.clear()
+    network.model.eval()
+    logits = score(network, EvalImages(splits.test.dataset, network.preprocessing), 2, 0)
+    assert set(seen) == {(False, torch.float32)} and logits.dtype == "float32"
 
 
 # ---- small things -----------------------------------------------------------------------------
