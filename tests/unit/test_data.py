@@ -234,6 +234,14 @@ def test_the_slice_depends_on_its_seed_only(splits, folder):
     assert other.train_fingerprint == splits.train_fingerprint
 
 
+def test_the_slice_is_the_one_that_datasets_cuts(splits, folder):
+    """Rows and their order: a run of an earlier version can be repeated."""
+    everything = load_split(arguments(folder), "train")[1].dataset
+    parts = everything.train_test_split(test_size=0.25, stratify_by_column="label", seed=0)
+    assert hashes(splits.train) == hashes(parts["train"])
+    assert hashes(splits.selection) == hashes(parts["test"])
+
+
 def test_a_slice_too_small_for_the_labels_is_refused(folder):
     with pytest.raises(
         UserError, match="selection_fraction 0.05 of 24 images with 3 labels cannot"
