@@ -173,13 +173,13 @@ def build(path: Path, split: Split, preprocessing: Preprocessing, limit_gb: floa
                 path.unlink()
             make_room(path.parent, size, limit_gb)
             logger.info(
-                f"decoding {len(split)} {split.name} images once, {size / GB:.2f} GB in {path}"
+                f"decoding {len(split)} {split.name} images once, {size / GB:.2g} GB in {path}"
             )
             write_pixels(path, split, preprocessing)
     except (NoRoomError, OSError) as error:
         logger.warning(
             f"the {len(split)} {split.name} images are decoded at each evaluation, for the cache "
-            f"does not take their {size / GB:.2f} GB: {error}"
+            f"does not take their {size / GB:.2g} GB: {error}"
         )
 
 

@@ -27,8 +27,9 @@ def with_progress(
         done += len(batch["pixel_values"])
         now = time.monotonic()
         if PartialState().is_main_process and now - last > every_seconds:
-            last, rate = now, done / (now - started)
+            last, everywhere = now, done * total / share
+            rate = everywhere / (now - started)
             logger.info(
-                "%s %d of %d %s, %.0f images/s a process, %.0f s left",
-                did, done * total // share, total, what, rate, (share - done) / rate,
+                "%s %d of %d %s, %.0f images/s, %.0f s left",
+                did, everywhere, total, what, rate, (total - everywhere) / rate,
             )  # fmt: skip

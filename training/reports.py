@@ -22,6 +22,8 @@ def evaluate_again(
     Raises:
         UserError: no such model or data, or their labels differ.
     """
+    import torch
+
     from training.config import DataArguments
     from training.data import load_split
     from training.evaluation import evaluate_model
@@ -49,13 +51,15 @@ def evaluate_again(
     seed = reported["seed"] if reported else None
     # The recorded size gives the recorded digits; another changes the last few.
     size = batch_size or (reported["batch_size"] if reported else 64)
+    # Where the model itself needs the cores, processes that decode beside it only slow it down.
+    num_workers = num_decoders(len(images)) if torch.cuda.is_available() else 0
     report, _ = evaluate_model(
         where,
         source,
         images,
         revision=revision,
         batch_size=size,
-        num_workers=num_decoders(len(images)),
+        num_workers=num_workers,
         seed=seed,
         cache_gb=args.eval_cache_gb,
     )

@@ -66,7 +66,9 @@ def refuse(*args: object) -> None:
 # ---- the pixels -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("positions", [[0, 1, 2], [7, 8, 9], [4], [9, 0, 1], [3, 3, 2]], ids=str)
+@pytest.mark.parametrize(
+    "positions", [[0, 1, 2], [7, 8, 9], [4], [9, 0, 1], [3, 3, 2], [2, 9, 4]], ids=str
+)
 def test_a_batch_is_what_decoding_gives(positions):
     split = ten()
     cached, decoded = images_of(split), EvalImages(split.dataset, SIZE)
