@@ -239,7 +239,7 @@ def test_the_slice_is_the_one_that_datasets_cuts(splits, folder):
     everything = load_split(arguments(folder), "train")[1].dataset
     parts = everything.train_test_split(test_size=0.25, stratify_by_column="label", seed=0)
     assert hashes(splits.train) == hashes(parts["train"])
-    assert hashes(splits.selection) == hashes(parts["test"])
+    assert hashes(splits.selection.dataset) == hashes(parts["test"])
 
 
 def test_a_slice_too_small_for_the_labels_is_refused(folder):
