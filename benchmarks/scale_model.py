@@ -16,7 +16,7 @@ TRAIN, TEST, CLASSES = 75_750, 25_250, 101
 # recipes/vit_base_food101.yaml
 EPOCHS, MICRO_BATCH, SELECTION_FRACTION = 10, 64, 0.05
 MAX_WORKERS = 16  # of a process: `dataloader_num_workers: -1` in training/config.py
-SCAN_IMAGES_A_PROCESS = 2000  # training/data.py
+SCAN_IMAGES_A_PROCESS = 2000  # of the scan before the first step
 BACKWARD = 2 / 3  # share of a training pass: the backward pass has twice the forward's operations
 ASSUMED = "assumed"
 

@@ -67,9 +67,9 @@ def test_the_recipe_is_the_one_that_is_calculated(scale):
     assert recipe["total_train_batch_size"] == case(scale, 1).batch
     assert recipe["selection_fraction"] == model.SELECTION_FRACTION
     assert recipe["per_device_train_batch_size"] == model.MICRO_BATCH
-    assert f"min({model.MAX_WORKERS}, cores" in (ROOT / "training/config.py").read_text()
-    scan = f"len(dataset) // {model.SCAN_IMAGES_A_PROCESS}"
-    assert scan in (ROOT / "training/data.py").read_text()
+    code = "".join(path.read_text() for path in (ROOT / "training").glob("*.py"))
+    assert f"min({model.MAX_WORKERS}, cores" in code  # workers of a process
+    assert f"len(dataset) // {model.SCAN_IMAGES_A_PROCESS}" in code  # processes of the scan
 
 
 def test_write_replaces_the_place_between_the_marks(scale, tmp_path, capsys, monkeypatch):
