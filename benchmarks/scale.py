@@ -28,6 +28,7 @@ from scale_model import (
     Assumptions,
     Case,
     Measured,
+    UsageError,
     has_evaluation,
     load,
     median_ms,
@@ -41,17 +42,24 @@ NOT_RECORDED = "not recorded"
 
 def main(argv: list[str] | None = None) -> int:
     args = scale_parser().parse_args(argv)
+    try:
+        write(args)
+    except UsageError as error:
+        print(error)
+        return 2
+    return 0
+
+
+def write(args: argparse.Namespace) -> None:
     names = [each.name for each in dataclasses.fields(Assumptions)]
-    given = Assumptions(**{name: getattr(args, name) for name in names})
-    measured = Measured.read()
+    given, measured = Assumptions(**{name: getattr(args, name) for name in names}), Measured.read()
     text = page_part(measured, given)
     print(text)
     if args.json:
         write_json(args.json, result(measured, given))
     if args.write:
-        page = args.write.read_text(encoding="utf-8")
-        args.write.write_text(put_between_marks(page, text), encoding="utf-8")
-    return 0
+        page = put_between_marks(args.write.read_text(encoding="utf-8"), text)
+        args.write.write_text(page, encoding="utf-8")
 
 
 def scale_parser() -> argparse.ArgumentParser:
@@ -88,9 +96,9 @@ def cases(measured: Measured, given: Assumptions, size: int, **more: Any) -> lis
 
 
 def put_between_marks(page: str, text: str) -> str:
-    """Raises SystemExit where the page has no such place."""
+    """Raises UsageError where the page has no such place."""
     if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise SystemExit(f"the page needs the lines {BEGIN} and {END}, once each")
+        raise UsageError(f"the page needs the lines {BEGIN} and {END}, once each")
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}"
 
@@ -186,7 +194,7 @@ def machine_line(results: Path) -> str:
         machines.add(f"{facts['cpu']}, {facts['cores']} cores, no GPU")
         dates.add(facts["date"][:10])
         if facts["gpu"]:
-            raise SystemExit(
+            raise UsageError(
                 f"{name} was recorded beside a GPU: this page says that none was there"
             )
     missing = "" if has_evaluation(results) else (

@@ -21,6 +21,10 @@ BACKWARD = 2 / 3  # share of a training pass: the backward pass has twice the fo
 ASSUMED = "assumed"
 
 
+class UsageError(Exception):
+    """What a person can mend, in one line."""
+
+
 def assumption(default: float, meaning: str, source: str = ASSUMED) -> Any:
     return field(default=default, metadata={"meaning": meaning, "source": source})
 
@@ -70,10 +74,10 @@ class Assumptions:
             value, name = getattr(self, each.name), each.name
             may_be_zero = name.endswith("_s") or name in ("reserve", "overlap", "torch_compile")
             if not 0 <= value < math.inf or (value == 0 and not may_be_zero):
-                raise SystemExit(f"--{name} is {value}: give a positive number")
+                raise UsageError(f"--{name} is {value}: give a positive number")
         for name in ("utilisation", "worker_efficiency", "overlap"):
             if getattr(self, name) > 1:
-                raise SystemExit(f"--{name} is {getattr(self, name)}: give a share up to 1")
+                raise UsageError(f"--{name} is {getattr(self, name)}: give a share up to 1")
 
     @property
     def workers(self) -> int:
@@ -111,7 +115,7 @@ class Measured:
 
     @classmethod
     def read(cls, folder: Path = RESULTS) -> Measured:
-        """Raises SystemExit with one line where a file or a row is missing."""
+        """Raises UsageError where a file or a row is missing."""
         images, start = load(folder, "input.json"), load(folder, "startup.json")
         cache = load(folder, "evaluation.json") if has_evaluation(folder) else None
         later, first = "later evaluation input", "first evaluation input"
@@ -132,7 +136,7 @@ def has_evaluation(folder: Path) -> bool:
 def load(folder: Path, name: str) -> dict[str, Any]:
     if not (folder / name).is_file():
         script = name.replace(".json", ".py")
-        raise SystemExit(
+        raise UsageError(
             f"no {name} in {folder}: python benchmarks/{script} --json benchmarks/results/{name}"
         )
     return json.loads((folder / name).read_text(encoding="utf-8"))
@@ -150,7 +154,7 @@ def spread_ms(
         if (row["group"], row["name"]) == (group, name) and clock in (None, row["clock"]):
             if "skipped" not in row:
                 return row["ms"]
-    raise SystemExit(f"no row {name!r} in group {group!r} of {result['command']}: run it again")
+    raise UsageError(f"no row {name!r} in group {group!r} of {result['command']}: run it again")
 
 
 # ---- the run -------------------------------------------------------------------------------------
@@ -190,7 +194,7 @@ class Case:
 
     def __post_init__(self) -> None:
         if self.batch % self.gpus:
-            raise SystemExit(f"batch {self.batch} does not divide by {self.gpus} GPUs")
+            raise UsageError(f"batch {self.batch} does not divide by {self.gpus} GPUs")
 
     # ---- the step
 

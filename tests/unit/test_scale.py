@@ -85,7 +85,7 @@ def test_write_replaces_the_place_between_the_marks(scale, tmp_path, capsys, mon
     assert "| `--price_per_gpu_hour` | 4 | dollars | given on the command line |" in text
     runs = json.loads(file.read_text())["runs"]
     assert len(runs) == 8 and runs[0]["cost"] == pytest.approx(4 * runs[0]["gpu_hours"])
-    with pytest.raises(SystemExit, match="the page needs the lines"):
+    with pytest.raises(scale.UsageError, match="the page needs the lines"):
         scale.put_between_marks("no marks", "text")
 
 
@@ -125,7 +125,7 @@ def test_with_it_the_cache_has_rows_of_its_own(scale, results):
     assert "| `eval_cache_gb` | 100.00 x on one core, once filled |" in text
     record["rows"].pop()
     (results / "evaluation.json").write_text(json.dumps(record))
-    with pytest.raises(SystemExit, match="no row 'ours, filling the cache'"):
+    with pytest.raises(scale.UsageError, match="no row 'ours, filling the cache'"):
         scale.Measured.read(results)
 
 
@@ -135,7 +135,7 @@ def spread(ms):
 
 def test_a_missing_file_is_named_with_the_command_that_makes_it(scale, results):
     (results / "input.json").unlink()
-    with pytest.raises(SystemExit, match="no input.json .*python benchmarks/input.py"):
+    with pytest.raises(scale.UsageError, match="no input.json .*python benchmarks/input.py"):
         scale.Measured.read(results)
 
 
@@ -143,8 +143,13 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(scale, results):
     "given", [{"utilisation": 0}, {"utilisation": 1.2}, {"network_GBps": float("nan")}]
 )
 def test_an_impossible_assumption_is_refused(scale, given):
-    with pytest.raises(SystemExit, match=f"--{next(iter(given))} is "):
+    with pytest.raises(scale.UsageError, match=f"--{next(iter(given))} is "):
         scale.Assumptions(**given)
+
+
+def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(scale, capsys):
+    assert scale.main(["--matmul_tflops", "-1"]) == 2
+    assert capsys.readouterr().out == "--matmul_tflops is -1.0: give a positive number\n"
 
 
 # ---- the formulas, by hand -----------------------------------------------------------------------
@@ -237,5 +242,5 @@ def test_the_total_is_the_sum_and_the_cost_follows(scale):
 
 
 def test_a_batch_that_does_not_divide_is_refused(scale):
-    with pytest.raises(SystemExit, match="batch 256 does not divide by 3 GPUs"):
+    with pytest.raises(scale.UsageError, match="batch 256 does not divide by 3 GPUs"):
         case(scale, 3)
