@@ -114,7 +114,7 @@ class FineTuningArguments(TrainingArguments):
         default=64, metadata={"help": "images in one optimizer step, over all processes"}
     )
     per_device_train_batch_size: int | None = field(
-        default=None, metadata={"help": "images at once on one device; default: no accumulation"}
+        default=None, metadata={"help": "images at once on one device, at most; default: no accumulation"}
     )
     per_device_eval_batch_size: int | None = field(
         default=None,
@@ -209,6 +209,8 @@ class FineTuningArguments(TrainingArguments):
             )
         if device is None:
             device = max(1, total // world_size)
+        elif device * world_size > total and total % world_size == 0:
+            device = total // world_size  # more devices than the recipe was written for
         if total % (device * world_size):
             raise UserError(
                 f"total_train_batch_size {total} is not a multiple of per_device_train_batch_size "

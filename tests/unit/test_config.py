@@ -321,6 +321,8 @@ def batch(monkeypatch, tmp_path):
         (8, 4, 1, (4, 2)),
         (8, 4, 2, (4, 1)),
         (6, None, 3, (2, 1)),
+        (256, 64, 8, (32, 1)),  # vit_base_food101 on 8 GPUs
+        (64, 24, 4, (16, 1)),
     ],
 )
 def test_accumulation_is_derived(batch, total, device, world_size, expected):
