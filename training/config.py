@@ -23,6 +23,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from training.errors import UserError
 from training.files import find_recipe, packaged_recipes
 from training.keys import REMOVED, TAKEN_AWAY
+from training.optimization import check_optimization
 from training.step import check_compilation
 
 # transformers knows that a loss should be small, and takes every other metric for an accuracy.
@@ -115,6 +116,13 @@ class FineTuningArguments(TrainingArguments):
         metadata={"help": "decode JPEGs at 1/2 to 1/8 where allowed: off strict loose"},
     )
     data_seed: int | None = field(default=0, metadata={"help": "seed of order, crops and flips"})
+    layer_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "learning rate of each ViT block as a share of the next one's (BEiT, "
+            "arXiv:2106.08254; 0.65 to 0.9); 1 for one rate"
+        },
+    )
     eval_strategy: str = field(
         default="epoch", metadata={"help": "when to score the selection slice"}
     )
@@ -183,6 +191,7 @@ class FineTuningArguments(TrainingArguments):
             raise UserError(
                 f"label_smoothing_factor is {self.label_smoothing_factor}: give 0 to below 1"
             )
+        check_optimization(self)
         check_compilation(self.torch_compile_backend, self.torch_compile_mode)
 
     def _derive_batch(self, world_size: int) -> None:

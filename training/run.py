@@ -32,6 +32,7 @@ from training.errors import UserError
 from training.evaluation import device_name, evaluate_model, now, versions, write_evaluation
 from training.files import read_json, write_json
 from training.model import Network
+from training.optimization import describe_optimization
 from training.step import describe_step, step_line
 from training.trainer import COMPLETE, FoodTrainer, clock
 from training.transforms import image_bytes
@@ -311,6 +312,7 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         "lr_scheduler_type": args.lr_scheduler_type.value,
         **describe_step(trainer),
         **{key: getattr(args, key) for key in keys},
+        "optimization": describe_optimization(args),
         "augmentation": {
             key: getattr(args, key) for key in ("crop_scale", "horizontal_flip", "reduced_decoding")
         },

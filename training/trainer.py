@@ -25,6 +25,7 @@ from training.errors import UserError
 from training.files import write_json
 from training.metrics import SUMMARY, FoodMetrics
 from training.model import Network
+from training.optimization import decay_learning_rates, layer_ids
 from training.step import compilation_errors, tf32, trains_in_tf32
 from training.transforms import (
     Augmentation,
@@ -106,6 +107,14 @@ class FoodTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_best_model()
         load_weights(self.model, self.state.best_model_checkpoint)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new and self.args.layer_decay != 1:
+            target = self.model if model is None else model
+            decay_learning_rates(optimizer, target, self.args.layer_decay)
+        return optimizer
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weight decay for matrices only: no bias, norm, class token or position embedding.
@@ -253,6 +262,8 @@ def build_trainer(network: Network, splits: Splits, args: FineTuningArguments) -
         raise UserError(
             f"gradient_checkpointing: {type(network.model).__name__} does not support it; leave it out"
         )
+    if args.layer_decay != 1:
+        layer_ids(network.model)  # refuses what it does not know
     seed = args.seed if args.data_seed is None else args.data_seed
     augmentation = Augmentation(tuple(args.crop_scale), args.horizontal_flip, args.reduced_decoding)
     metrics = FoodMetrics()
