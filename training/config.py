@@ -123,6 +123,13 @@ class FineTuningArguments(TrainingArguments):
             "arXiv:2106.08254; 0.65 to 0.9); 1 for one rate"
         },
     )
+    drop_path: float = field(
+        default=0.0,
+        metadata={
+            "help": "stochastic depth, the rate of the last ViT block (arXiv:1603.09382; 0.1 to 0.3); "
+            "draws differ between 1 x 8 and 2 x 4 images"
+        },
+    )
     eval_strategy: str = field(
         default="epoch", metadata={"help": "when to score the selection slice"}
     )

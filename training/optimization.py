@@ -109,8 +109,10 @@ def check_optimization(args: FineTuningArguments) -> None:
         raise UserError(
             f"layer_decay is {args.layer_decay}: give above 0 to 1 (0.65 to 0.9 is usual)"
         )
+    if not 0 <= args.drop_path < 1:
+        raise UserError(f"drop_path is {args.drop_path}: give 0 to below 1 (0.1 to 0.3 is usual)")
 
 
 def describe_optimization(args: FineTuningArguments) -> dict[str, Any]:
     """For run.json: what is not in plain fine-tuning; 1, 0 or null where it was not asked for."""
-    return {key: getattr(args, key) for key in ("layer_decay",)}
+    return {key: getattr(args, key) for key in ("layer_decay", "drop_path")}

@@ -21,6 +21,7 @@ from transformers import (
 from inference.food_classification import Preprocessing
 from training.config import FineTuningArguments
 from training.data import Splits
+from training.drop_path import add_drop_path
 from training.errors import UserError
 from training.files import write_json
 from training.metrics import SUMMARY, FoodMetrics
@@ -264,6 +265,7 @@ def build_trainer(network: Network, splits: Splits, args: FineTuningArguments) -
         )
     if args.layer_decay != 1:
         layer_ids(network.model)  # refuses what it does not know
+    add_drop_path(network.model, args.drop_path)
     seed = args.seed if args.data_seed is None else args.data_seed
     augmentation = Augmentation(tuple(args.crop_scale), args.horizontal_flip, args.reduced_decoding)
     metrics = FoodMetrics()

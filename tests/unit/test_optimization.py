@@ -174,7 +174,14 @@ def test_a_resumed_run_with_layer_decay_ends_like_the_whole(trainer_for, tmp_pat
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("layer_decay", 0.0), ("layer_decay", 1.5), ("layer_decay", math.nan)],
+    [
+        ("layer_decay", 0.0),
+        ("layer_decay", 1.5),
+        ("layer_decay", math.nan),
+        ("drop_path", -0.1),
+        ("drop_path", 1.0),
+        ("drop_path", math.nan),
+    ],
 )
 def test_impossible_values_are_named(tmp_path, key, value):
     with pytest.raises(UserError, match=f"^{key} is {value}"):
