@@ -80,6 +80,12 @@ class ModelArguments:
         default=None,
         metadata={"help": "pixels a side; default: the checkpoint's, or 224 from scratch"},
     )
+    head_init_scale: float = field(
+        default=1.0,
+        metadata={
+            "help": "a new head's weights times this: 0 as in ViT (arXiv:2010.11929), 0.001 as in BEiT"
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.model == "null":  # as YAML writes it, on the command line
@@ -93,6 +99,8 @@ class ModelArguments:
             )
         if self.image_size is not None and self.image_size < 1:
             raise UserError(f"image_size is {self.image_size}: give a number of pixels")
+        if not 0 <= self.head_init_scale <= 1:
+            raise UserError(f"head_init_scale is {self.head_init_scale}: give 0 to 1")
 
 
 @dataclass
@@ -129,6 +137,10 @@ class FineTuningArguments(TrainingArguments):
             "help": "stochastic depth, the rate of the last ViT block (arXiv:1603.09382; 0.1 to 0.3); "
             "draws differ between 1 x 8 and 2 x 4 images"
         },
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "stop after so many scorings without a better one; none never stops"},
     )
     eval_strategy: str = field(
         default="epoch", metadata={"help": "when to score the selection slice"}

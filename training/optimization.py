@@ -13,6 +13,7 @@ from training.errors import UserError
 if TYPE_CHECKING:
     from training.config import FineTuningArguments
 
+OPTIMIZATION_KEYS = ("layer_decay", "drop_path", "early_stopping_patience")
 # What FSDP, activation checkpointing, DDP and torch.compile put into parameter names.
 _WRAPPERS = re.compile(r"\b(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod|module)\.")
 _EMBEDDINGS = re.compile(r"\w+\.embeddings\.")
@@ -111,8 +112,23 @@ def check_optimization(args: FineTuningArguments) -> None:
         )
     if not 0 <= args.drop_path < 1:
         raise UserError(f"drop_path is {args.drop_path}: give 0 to below 1 (0.1 to 0.3 is usual)")
+    patience = args.early_stopping_patience
+    if patience is None:
+        return
+    if patience < 1:
+        raise UserError(f"early_stopping_patience is {patience}: give at least 1, or leave it out")
+    if args.eval_strategy == "no":
+        raise UserError(
+            f"early_stopping_patience {patience} with eval_strategy no: nothing would be scored; give "
+            "eval_strategy epoch or steps"
+        )
+    if not args.load_best_model_at_end:
+        raise UserError(
+            f"early_stopping_patience {patience} with load_best_model_at_end false: the last weights, "
+            "which are not the best, would be kept; leave load_best_model_at_end at true"
+        )
 
 
 def describe_optimization(args: FineTuningArguments) -> dict[str, Any]:
     """For run.json: what is not in plain fine-tuning; 1, 0 or null where it was not asked for."""
-    return {key: getattr(args, key) for key in ("layer_decay", "drop_path")}
+    return {key: getattr(args, key) for key in OPTIMIZATION_KEYS}

@@ -175,6 +175,7 @@ class Run:
         self.record["training"] |= {
             "steps": trainer.state.global_step,
             "images_per_second": rates[-1],
+            "stopped_early": trainer.state.global_step < trainer.state.max_steps,
         }
         self.record["seconds"] = {**self.seconds, "total": round(sum(self.seconds.values()), 2)}
         self.record["finished"] = now()
@@ -265,6 +266,7 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
         "image_size": network.preprocessing.height,
         "patch_size": getattr(config, "patch_size", None),
         "head": network.head,
+        "head_init_scale": recipe.model.head_init_scale if network.head == "new" else None,
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    EarlyStoppingCallback,
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
@@ -62,6 +63,8 @@ class FoodTrainer(Trainer):
         self.add_callback(EpochCallback(sampler))
         self.add_callback(FiniteLossCallback(self))
         self.add_callback(LogCallback())
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(self.args.early_stopping_patience))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with compilation_errors(), tf32(trains_in_tf32(self.args)):
@@ -174,6 +177,16 @@ class FiniteLossCallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         self._check()
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """transformers' own; a resumed run goes on counting where the checkpoint was written."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        scored = {row["step"] for row in state.log_history if "eval_top1" in row}
+        best = state.best_global_step or 0
+        self.early_stopping_patience_counter = sum(step > best for step in scored)
 
 
 class LogCallback(TrainerCallback):
