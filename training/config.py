@@ -138,6 +138,13 @@ class FineTuningArguments(TrainingArguments):
             "draws differ between 1 x 8 and 2 x 4 images"
         },
     )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "score and keep a moving average of the weights (0.999 to 0.9999; warmed up as in "
+            "tf.train.ExponentialMovingAverage); none for the weights themselves"
+        },
+    )
     early_stopping_patience: int | None = field(
         default=None,
         metadata={"help": "stop after so many scorings without a better one; none never stops"},

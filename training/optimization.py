@@ -13,7 +13,7 @@ from training.errors import UserError
 if TYPE_CHECKING:
     from training.config import FineTuningArguments
 
-OPTIMIZATION_KEYS = ("layer_decay", "drop_path", "early_stopping_patience")
+OPTIMIZATION_KEYS = ("layer_decay", "drop_path", "ema_decay", "early_stopping_patience")
 # What FSDP, activation checkpointing, DDP and torch.compile put into parameter names.
 _WRAPPERS = re.compile(r"\b(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod|module)\.")
 _EMBEDDINGS = re.compile(r"\w+\.embeddings\.")
@@ -112,6 +112,10 @@ def check_optimization(args: FineTuningArguments) -> None:
         )
     if not 0 <= args.drop_path < 1:
         raise UserError(f"drop_path is {args.drop_path}: give 0 to below 1 (0.1 to 0.3 is usual)")
+    if args.ema_decay is not None and not 0 < args.ema_decay < 1:
+        raise UserError(
+            f"ema_decay is {args.ema_decay}: give above 0 to below 1 (0.999 is usual), or leave it out"
+        )
     patience = args.early_stopping_patience
     if patience is None:
         return

@@ -243,6 +243,9 @@ def test_early_stopping_needs_scores_and_the_best_weights(tmp_path, other):
         ("drop_path", 1.0),
         ("drop_path", math.nan),
         ("early_stopping_patience", 0),
+        ("ema_decay", 0.0),
+        ("ema_decay", 1.0),
+        ("ema_decay", math.nan),
     ],
 )
 def test_impossible_values_are_named(tmp_path, key, value):
