@@ -23,7 +23,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from training.errors import UserError
 from training.files import find_recipe, packaged_recipes
 from training.keys import REMOVED, TAKEN_AWAY
-from training.optimization import check_optimization
+from training.optimization import OptimizationArguments, check_optimization
 from training.step import check_compilation
 
 # transformers knows that a loss should be small, and takes every other metric for an accuracy.
@@ -104,7 +104,7 @@ class ModelArguments:
 
 
 @dataclass
-class FineTuningArguments(TrainingArguments):
+class FineTuningArguments(OptimizationArguments, TrainingArguments):
     """TrainingArguments with the global batch stated, and defaults for honest fine-tuning."""
 
     total_train_batch_size: int = field(
@@ -124,31 +124,6 @@ class FineTuningArguments(TrainingArguments):
         metadata={"help": "decode JPEGs at 1/2 to 1/8 where allowed: off strict loose"},
     )
     data_seed: int | None = field(default=0, metadata={"help": "seed of order, crops and flips"})
-    layer_decay: float = field(
-        default=1.0,
-        metadata={
-            "help": "learning rate of each ViT block as a share of the next one's (BEiT, "
-            "arXiv:2106.08254; 0.65 to 0.9); 1 for one rate"
-        },
-    )
-    drop_path: float = field(
-        default=0.0,
-        metadata={
-            "help": "stochastic depth, the rate of the last ViT block (arXiv:1603.09382; 0.1 to 0.3); "
-            "draws differ between 1 x 8 and 2 x 4 images"
-        },
-    )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "score and keep a moving average of the weights (0.999 to 0.9999; warmed up as in "
-            "tf.train.ExponentialMovingAverage); none for the weights themselves"
-        },
-    )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={"help": "stop after so many scorings without a better one; none never stops"},
-    )
     eval_strategy: str = field(
         default="epoch", metadata={"help": "when to score the selection slice"}
     )
@@ -387,9 +362,7 @@ def _json_mapping(key: str, text: str) -> dict[str, Any]:
 
 
 def _resolved(data: Any, model: Any, training: Any, chosen: set[str]) -> dict[str, Any]:
-    own = {f.name for f in dataclasses.fields(FineTuningArguments)} & set(
-        FineTuningArguments.__dict__.get("__annotations__", {})
-    )
+    own = FineTuningArguments.__annotations__.keys() | OptimizationArguments.__annotations__.keys()
     values = {**dataclasses.asdict(data), **dataclasses.asdict(model)}
     plain = {k: v for k, v in training.to_dict().items() if k in own | (chosen & known_keys())}
     return {**values, **plain}

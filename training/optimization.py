@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,12 +15,42 @@ from training.errors import UserError
 if TYPE_CHECKING:
     from training.config import FineTuningArguments
 
-OPTIMIZATION_KEYS = ("layer_decay", "drop_path", "ema_decay", "early_stopping_patience")
 # What FSDP, activation checkpointing, DDP and torch.compile put into parameter names.
 _WRAPPERS = re.compile(r"\b(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod|module)\.")
 _EMBEDDINGS = re.compile(r"\w+\.embeddings\.")
 _BLOCK = re.compile(r"\w+\.layers\.(\d+)\.(attention|mlp|layernorm_before|layernorm_after)\.")
 _TOP = re.compile(r"(\w+\.layernorm|(\w+_)?classifier)\.")
+
+
+@dataclass
+class OptimizationArguments:
+    """What timm's recipes have beside an optimizer and a schedule; each is off by default."""
+
+    layer_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "learning rate of each ViT block as a share of the next one's (BEiT, "
+            "arXiv:2106.08254; 0.65 to 0.9); 1 for one rate"
+        },
+    )
+    drop_path: float = field(
+        default=0.0,
+        metadata={
+            "help": "stochastic depth, the rate of the last ViT block (arXiv:1603.09382; 0.1 to 0.3); "
+            "draws differ between 1 x 8 and 2 x 4 images"
+        },
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "score and keep a moving average of the weights (0.999 to 0.9999; warmed up as in "
+            "tf.train.ExponentialMovingAverage); none for the weights themselves"
+        },
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "stop after so many scorings without a better one; none never stops"},
+    )
 
 
 # ---- layer-wise learning rates -------------------------------------------------------------------
@@ -135,4 +167,4 @@ def check_optimization(args: FineTuningArguments) -> None:
 
 def describe_optimization(args: FineTuningArguments) -> dict[str, Any]:
     """For run.json: what is not in plain fine-tuning; 1, 0 or null where it was not asked for."""
-    return {key: getattr(args, key) for key in OPTIMIZATION_KEYS}
+    return {f.name: getattr(args, f.name) for f in dataclasses.fields(OptimizationArguments)}
