@@ -58,6 +58,9 @@ class CardFacts:
     num_parameters: int = fact("run.model.num_parameters", checks.positive)
     image_size: int = fact("run.model.image_size", checks.positive)  # pixels a side
     patch_size: int | None = fact("run.model.patch_size", checks.optional(checks.positive))
+    head_init_scale: float | None = fact(  # null: the head came with the checkpoint
+        "run.model.head_init_scale", checks.optional(checks.share)
+    )
 
     # The data
     dataset: str = fact("run.data.dataset", checks.text)
@@ -93,6 +96,15 @@ class CardFacts:
     weight_decay: float = fact("run.training.weight_decay", checks.amount)
     optimizer: str = fact("run.training.optimizer", checks.text)
     label_smoothing: float = fact("run.training.label_smoothing_factor", checks.share)
+    layer_decay: float = fact("run.training.optimization.layer_decay", checks.share)
+    drop_path: float = fact("run.training.optimization.drop_path", checks.share)
+    ema_decay: float | None = fact(
+        "run.training.optimization.ema_decay", checks.optional(checks.share)
+    )
+    patience: int | None = fact(
+        "run.training.optimization.early_stopping_patience", checks.optional(checks.positive)
+    )
+    stopped_early: bool = fact("run.training.stopped_early", checks.one_of(True, False))
     seed: int = fact("run.training.seed", checks.whole)
     data_seed: int | None = fact("run.training.data_seed", checks.optional(checks.whole))
     images_per_second: float = fact("run.training.images_per_second", checks.amount)

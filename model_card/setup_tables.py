@@ -53,10 +53,11 @@ def training(facts: CardFacts) -> str:
             "none (float32)" if facts.mixed_precision == "no" else facts.mixed_precision,
         ),
         ("Global batch", batch),
-        ("Length", f"{many(facts.epochs, 'epoch')}, {many(facts.steps, 'optimiser step')}"),
+        ("Length", _length(facts)),
         ("Optimiser", f"{code(facts.optimizer)}, weight decay {facts.weight_decay:g}"),
         ("Learning rate", f"{facts.learning_rate:g} at its highest, {_schedule(facts)}"),
         ("Label smoothing", f"{facts.label_smoothing:g}"),
+        ("Further", _further(facts)),
         ("Augmentation", _augmentation(facts)),
         ("Seeds", f"{facts.seed} (weights and augmentation), {data_seed} (order of the images)"),
         ("Speed", f"{facts.images_per_second:,.1f} images per second, all processes together"),
@@ -66,6 +67,28 @@ def training(facts: CardFacts) -> str:
         ("SHA-256 of the code", code(facts.code_sha256)),
     )
     return table(("Training", "As it was"), rows)
+
+
+def _length(facts: CardFacts) -> str:
+    steps = many(facts.steps, "optimiser step")
+    if facts.stopped_early:
+        return f"stopped early after {steps} of {many(facts.epochs, 'epoch')} that were planned"
+    return f"{many(facts.epochs, 'epoch')}, {steps}"
+
+
+def _further(facts: CardFacts) -> str:
+    """What is not in plain fine-tuning."""
+    said = [
+        (facts.layer_decay != 1, f"layer-wise learning-rate decay {facts.layer_decay:g}"),
+        (facts.drop_path, f"stochastic depth up to {facts.drop_path:g}"),
+        (facts.ema_decay, f"moving average of the weights with decay {facts.ema_decay}"),
+        (facts.patience, f"early stopping after {facts.patience} scorings without a better one"),
+        (
+            facts.head_init_scale not in (None, 1),
+            f"new head's first weights times {facts.head_init_scale}",
+        ),
+    ]
+    return ", ".join(text for is_so, text in said if is_so) or "none"
 
 
 def _base_model(facts: CardFacts) -> str:

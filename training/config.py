@@ -23,6 +23,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from training.errors import UserError
 from training.files import find_recipe, packaged_recipes
 from training.keys import REMOVED, TAKEN_AWAY
+from training.optimization import OptimizationArguments, check_optimization
 from training.step import check_compilation
 
 # transformers knows that a loss should be small, and takes every other metric for an accuracy.
@@ -91,6 +92,12 @@ class ModelArguments:
         default=None,
         metadata={"help": "pixels a side; default: the checkpoint's, or 224 from scratch"},
     )
+    head_init_scale: float = field(
+        default=1.0,
+        metadata={
+            "help": "a new head's weights times this: 0 as in ViT (arXiv:2010.11929), 0.001 as in BEiT"
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.model == "null":  # as YAML writes it, on the command line
@@ -104,17 +111,20 @@ class ModelArguments:
             )
         if self.image_size is not None and self.image_size < 1:
             raise UserError(f"image_size is {self.image_size}: give a number of pixels")
+        if not 0 <= self.head_init_scale <= 1:
+            raise UserError(f"head_init_scale is {self.head_init_scale}: give 0 to 1")
 
 
 @dataclass
-class FineTuningArguments(TrainingArguments):
+class FineTuningArguments(OptimizationArguments, TrainingArguments):
     """TrainingArguments with the global batch stated, and defaults for honest fine-tuning."""
 
     total_train_batch_size: int = field(
         default=64, metadata={"help": "images in one optimizer step, over all processes"}
     )
     per_device_train_batch_size: int | None = field(
-        default=None, metadata={"help": "images at once on one device, at most; default: no accumulation"}
+        default=None,
+        metadata={"help": "images at once on one device, at most; default: no accumulation"},
     )
     per_device_eval_batch_size: int | None = field(
         default=None,
@@ -199,6 +209,7 @@ class FineTuningArguments(TrainingArguments):
             raise UserError(
                 f"label_smoothing_factor is {self.label_smoothing_factor}: give 0 to below 1"
             )
+        check_optimization(self)
         check_compilation(self.torch_compile_backend, self.torch_compile_mode)
 
     def _derive_batch(self, world_size: int) -> None:
@@ -372,9 +383,7 @@ def _json_mapping(key: str, text: str) -> dict[str, Any]:
 
 
 def _resolved(data: Any, model: Any, training: Any, chosen: set[str]) -> dict[str, Any]:
-    own = {f.name for f in dataclasses.fields(FineTuningArguments)} & set(
-        FineTuningArguments.__dict__.get("__annotations__", {})
-    )
+    own = FineTuningArguments.__annotations__.keys() | OptimizationArguments.__annotations__.keys()
     values = {**dataclasses.asdict(data), **dataclasses.asdict(model)}
     plain = {k: v for k, v in training.to_dict().items() if k in own | (chosen & known_keys())}
     return {**values, **plain}

@@ -49,9 +49,11 @@ def build_network(args: ModelArguments, label_names: list[str], seed: int) -> Ne
         UserError: the checkpoint cannot be loaded, or a value does not fit.
     """
     set_seed(seed)
-    if args.model is None:
-        return _from_scratch(args, label_names)
-    return _from_checkpoint(args, label_names)
+    build = _from_scratch if args.model is None else _from_checkpoint
+    network = build(args, label_names)
+    if network.head == "new":
+        _scale_head(network.model, args.head_init_scale)
+    return network
 
 
 def load_network(model: str | Path, revision: str | None = None) -> Network:
@@ -225,6 +227,17 @@ def _renew_head(model: PreTrainedModel) -> None:
     nn.init.trunc_normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02))
     if head.bias is not None:
         nn.init.zeros_(head.bias)
+
+
+def _scale_head(model: PreTrainedModel, scale: float) -> None:
+    """A head near 0 first predicts all labels alike, and sends little noise into the backbone.
+
+    0 in ViT (https://arxiv.org/abs/2010.11929, appendix B.1.1), 0.001 in BEiT and ConvNeXt (timm's
+    `head_init_scale`), which multiply weights and bias as well.
+    """
+    with torch.no_grad():
+        for parameter in _head(model).parameters():
+            parameter.mul_(scale)
 
 
 def _reorder_head(model: PreTrainedModel, rows: list[int]) -> None:

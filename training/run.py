@@ -32,6 +32,7 @@ from training.errors import UserError
 from training.evaluation import device_name, evaluate_model, now, versions, write_evaluation
 from training.files import read_json, write_json
 from training.model import Network
+from training.optimization import describe_optimization
 from training.step import describe_step, step_line
 from training.trainer import COMPLETE, FoodTrainer, clock
 from training.transforms import image_bytes
@@ -178,6 +179,7 @@ class Run:
         self.record["training"] |= {
             "steps": trainer.state.global_step,
             "images_per_second": rates[-1],
+            "stopped_early": trainer.state.global_step < trainer.state.max_steps,
         }
         self.record["seconds"] = {**self.seconds, "total": round(sum(self.seconds.values()), 2)}
         self.record["finished"] = now()
@@ -268,6 +270,7 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
         "image_size": network.preprocessing.height,
         "patch_size": getattr(config, "patch_size", None),
         "head": network.head,
+        "head_init_scale": recipe.model.head_init_scale if network.head == "new" else None,
     }
 
 
@@ -326,6 +329,7 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         "lr_scheduler_type": args.lr_scheduler_type.value,
         **describe_step(trainer),
         **{key: getattr(args, key) for key in keys},
+        "optimization": describe_optimization(args),
         "augmentation": {
             key: getattr(args, key) for key in ("crop_scale", "horizontal_flip", "reduced_decoding")
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
+    EarlyStoppingCallback,
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
@@ -20,12 +23,15 @@ from transformers import (
 )
 
 from inference.food_classification import Preprocessing
+from training.averaging import TRAINED_WEIGHTS, WeightAverage
 from training.config import FineTuningArguments
 from training.data import Splits
+from training.drop_path import add_drop_path
 from training.errors import UserError
 from training.files import write_json
 from training.metrics import SUMMARY, FoodMetrics
 from training.model import Network
+from training.optimization import decay_learning_rates, layer_ids
 from training.pixel_cache import CachedImages, evaluation_images
 from training.step import compilation_errors, tf32, trains_in_tf32
 from training.transforms import (
@@ -61,10 +67,36 @@ class FoodTrainer(Trainer):
         self.add_callback(EpochCallback(sampler))
         self.add_callback(FiniteLossCallback(self))
         self.add_callback(LogCallback())
+        self.average: WeightAverage | None = None  # while training with ema_decay
+        if self.args.ema_decay is not None:
+            self._refuse_sharded_average()
+            self.add_callback(AverageCallback(self))
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(self.args.early_stopping_patience))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        if self.args.ema_decay is not None:
+            self.average = WeightAverage(self.model, self.args.ema_decay)
         with compilation_errors(), tf32(trains_in_tf32(self.args)):
-            return super().train(*args, **kwargs)
+            result = super().train(*args, **kwargs)
+        if self.average is not None:  # the best checkpoint's, if loaded, are averaged already
+            self.average.swap()
+            self.average = None
+        return result
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self._averaged():
+            return super().evaluate(*args, **kwargs)
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.average is None else self.average.in_model()
+
+    def _refuse_sharded_average(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise UserError(
+                f"ema_decay {self.args.ema_decay} with FSDP or DeepSpeed: each process holds a part of the "
+                "weights only; use accelerate_config.yaml, or leave ema_decay out"
+            )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.sampler
@@ -105,21 +137,42 @@ class FoodTrainer(Trainer):
         return 0
 
     def _save_checkpoint(self, model, trial) -> None:
-        super()._save_checkpoint(model, trial)
+        with self._averaged():  # `from_pretrained(checkpoint)` gives what was scored
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save and not self.args.save_only_model:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            if self.average is not None:
+                save_file(self.model.state_dict(), folder / TRAINED_WEIGHTS)
             (folder / COMPLETE).touch()
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        trained = Path(resume_from_checkpoint) / TRAINED_WEIGHTS
+        if trained.is_file() != (self.average is not None):
+            raise UserError(
+                f"checkpoint {resume_from_checkpoint} was written with{'' if trained.is_file() else 'out'} "
+                f"ema_decay and the recipe has {self.args.ema_decay}: resume with the recipe that it has"
+            )
         load_weights(self.model, resume_from_checkpoint)
+        if self.average is not None:
+            self.average.restart()
+            self.model.load_state_dict(load_file(trained), strict=True)
 
     def _load_best_model(self) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_best_model()
         load_weights(self.model, self.state.best_model_checkpoint)
+        self.average = None
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new and self.args.layer_decay != 1:
+            target = self.model if model is None else model
+            decay_learning_rates(optimizer, target, self.args.layer_decay)
+        return optimizer
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weight decay for matrices only: no bias, norm, class token or position embedding.
@@ -178,6 +231,26 @@ class FiniteLossCallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         self._check()
+
+
+class AverageCallback(TrainerCallback):
+    """Average the weights after every optimizer step."""
+
+    def __init__(self, trainer: FoodTrainer) -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args, state, control, **kwargs) -> None:
+        self.trainer.average.update(state.global_step + 1)
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """transformers' own; a resumed run goes on counting where the checkpoint was written."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        scored = {row["step"] for row in state.log_history if "eval_top1" in row}
+        best = state.best_global_step or 0
+        self.early_stopping_patience_counter = sum(step > best for step in scored)
 
 
 class LogCallback(TrainerCallback):
@@ -269,6 +342,9 @@ def build_trainer(
         raise UserError(
             f"gradient_checkpointing: {type(network.model).__name__} does not support it; leave it out"
         )
+    if args.layer_decay != 1:
+        layer_ids(network.model)  # refuses what it does not know
+    add_drop_path(network.model, args.drop_path)
     seed = args.seed if args.data_seed is None else args.data_seed
     augmentation = Augmentation(tuple(args.crop_scale), args.horizontal_flip, args.reduced_decoding)
     metrics = FoodMetrics()

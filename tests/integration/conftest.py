@@ -32,7 +32,7 @@ class RealRun:
         return self.folder / "release"
 
 
-def run(command: list[str | Path], env: dict[str, str], cwd: Path = ROOT, timeout: int = 240):
+def run(command: list[str | Path], env: dict[str, str], cwd: Path = ROOT, timeout: int = 900):
     """Run a product command; stdout and stderr apart."""
     words = [str(word) for word in command]
     return subprocess.run(

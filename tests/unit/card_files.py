@@ -15,6 +15,7 @@ RUN = {
         "id": "google/vit-base-patch16-224-in21k", "revision": COMMIT,
         "architecture": "ViTForImageClassification", "num_parameters": 85876325,
         "image_size": 224, "patch_size": 16, "license": "apache-2.0",
+        "head_init_scale": 1.0,
     },
     "data": {
         "dataset": "ethz/food101", "source": "hub", "revision": COMMIT, "fingerprint": DIGEST,
@@ -29,6 +30,9 @@ RUN = {
         "learning_rate": 2e-4, "lr_scheduler_type": "cosine", "warmup_steps": 0.1,
         "weight_decay": 0.05, "optimizer": "adamw_torch_fused", "label_smoothing_factor": 0.0,
         "seed": 0, "data_seed": 3, "images_per_second": 1234.5,
+        "optimization": {"layer_decay": 1.0, "drop_path": 0.0, "ema_decay": None,
+                         "early_stopping_patience": None},
+        "stopped_early": False,
         "augmentation": {"crop_scale": [0.08, 1.0], "horizontal_flip": 0.5},
     },
     "selection": {"metric": "top1", "top1": 0.8625, "n": 3788, "best_step": 1260,

@@ -133,6 +133,28 @@ def test_other_models_and_licences(tmp_path):
     assert "license: unknown\n" in render_card(read(tmp_path, both))
 
 
+def test_the_card_says_what_is_not_plain_fine_tuning(tmp_path):
+    both = files()
+    text = render_card(read(tmp_path, both))
+    assert "| Further | none |" in text
+    assert "| Length | 10 epochs, 1,400 optimiser steps |" in text
+    both["run"]["model"]["head_init_scale"] = 0.0
+    both["run"]["training"] |= {
+        "stopped_early": True,
+        "optimization": {
+            "layer_decay": 0.75, "drop_path": 0.1, "ema_decay": 0.9999, "early_stopping_patience": 3,
+        },
+    }  # fmt: skip
+    text = render_card(read(tmp_path, both))
+    for words in (
+        "| Length | stopped early after 1,400 optimiser steps of 10 epochs that were planned |",
+        "| Further | layer-wise learning-rate decay 0.75, stochastic depth up to 0.1, moving average "
+        "of the weights with decay 0.9999, early stopping after 3 scorings without a better one, "
+        "new head's first weights times 0.0 |",
+    ):
+        assert words in text
+
+
 @pytest.mark.parametrize("path", NEEDED, ids=lambda path: ".".join(map(str, path)))
 def test_a_gap_is_named(tmp_path, path):
     both = files()
