@@ -210,7 +210,6 @@ def test_training_stops_after_scorings_that_were_not_better(trainer_for, monkeyp
     stopped = trainer_for(num_train_epochs=6, early_stopping_patience=2)
     assert stops(stopped, scores, monkeypatch) == 8  # the fourth epoch
     assert (stopped.state.best_global_step, stopped.state.max_steps) == (4, 12)
-    assert stops(trainer_for("all", num_train_epochs=6), scores, monkeypatch) == 12
 
 
 def test_a_resumed_run_goes_on_counting(trainer_for, monkeypatch):

@@ -220,6 +220,7 @@ def test_run_json(tiny_run):
     assert (training["world_size"], training["mixed_precision"]) == (1, "no")
     assert (training["total_train_batch_size"], training["steps"]) == (8, 8)
     assert training["images_per_second"] > 0
+    assert training["stopped_early"] is False and training["optimization"]["ema_decay"] is None
     assert record["selection"]["n"] == 12 and record["selection"]["best_step"] in (4, 8)
     assert re.fullmatch("[0-9a-f]{64}", record["code_sha256"])
 
