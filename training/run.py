@@ -311,9 +311,9 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         "lr_scheduler_type": args.lr_scheduler_type.value,
         **describe_step(trainer),
         **{key: getattr(args, key) for key in keys},
-        "augmentation": {
-            key: getattr(args, key) for key in ("crop_scale", "horizontal_flip", "reduced_decoding")
-        },
+        "loss": {"name": args.loss}
+        | ({"q": args.gce_q} if args.loss == "generalized_cross_entropy" else {}),
+        "augmentation": args.augmentation().in_force(),
     }
 
 

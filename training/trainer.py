@@ -23,11 +23,11 @@ from training.config import FineTuningArguments
 from training.data import Splits
 from training.errors import UserError
 from training.files import write_json
+from training.losses import training_loss
 from training.metrics import SUMMARY, FoodMetrics
 from training.model import Network
 from training.step import compilation_errors, tf32, trains_in_tf32
 from training.transforms import (
-    Augmentation,
     EpochSampler,
     EvalImages,
     TrainImages,
@@ -73,10 +73,17 @@ class FoodTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(pixel_values=inputs["pixel_values"])
-        smoothing = self.args.label_smoothing_factor if model.training else 0.0
-        loss = nn.functional.cross_entropy(
-            outputs.logits.float(), inputs["labels"], label_smoothing=smoothing
-        )
+        logits, args = outputs.logits.float(), self.args
+        if model.training:
+            loss = training_loss(
+                logits,
+                inputs["labels"],
+                inputs.get("own_share"),
+                smoothing=args.label_smoothing_factor,
+                q=args.gce_q if args.loss == "generalized_cross_entropy" else None,
+            )
+        else:
+            loss = training_loss(logits, inputs["labels"])
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
@@ -254,7 +261,6 @@ def build_trainer(network: Network, splits: Splits, args: FineTuningArguments) -
             f"gradient_checkpointing: {type(network.model).__name__} does not support it; leave it out"
         )
     seed = args.seed if args.data_seed is None else args.data_seed
-    augmentation = Augmentation(tuple(args.crop_scale), args.horizontal_flip, args.reduced_decoding)
     metrics = FoodMetrics()
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
@@ -269,7 +275,7 @@ def build_trainer(network: Network, splits: Splits, args: FineTuningArguments) -
         preprocessing=network.preprocessing,
         processing_class=network.processor,
         sampler=EpochSampler(len(splits.train), args.total_train_batch_size, seed),
-        train_dataset=TrainImages(splits.train, network.preprocessing, augmentation, seed),
+        train_dataset=TrainImages(splits.train, network.preprocessing, args.augmentation(), seed),
         eval_dataset=EvalImages(splits.selection, network.preprocessing),
         data_collator=collate,
         compute_metrics=compute_metrics,
