@@ -176,3 +176,7 @@ class AugmentationArguments:
     def augmentation(self) -> Augmentation:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(Augmentation)}
         return Augmentation(**values | {"crop_scale": tuple(self.crop_scale)})
+
+    def generalized_q(self) -> float | None:
+        """q where the generalised cross-entropy is trained, else None."""
+        return self.gce_q if self.loss == "generalized_cross_entropy" else None

@@ -38,7 +38,7 @@ def augment_crop(
         image = trivialaugment(image, fill, rng)
     if augmentation.color_jitter:
         image = color_jitter(image, augmentation.color_jitter, rng)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def randaugment(

@@ -311,8 +311,7 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         "lr_scheduler_type": args.lr_scheduler_type.value,
         **describe_step(trainer),
         **{key: getattr(args, key) for key in keys},
-        "loss": {"name": args.loss}
-        | ({"q": args.gce_q} if args.loss == "generalized_cross_entropy" else {}),
+        "loss": {"name": args.loss, "q": args.generalized_q()},
         "augmentation": args.augmentation().in_force(),
     }
 

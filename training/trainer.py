@@ -80,7 +80,7 @@ class FoodTrainer(Trainer):
                 inputs["labels"],
                 inputs.get("own_share"),
                 smoothing=args.label_smoothing_factor,
-                q=args.gce_q if args.loss == "generalized_cross_entropy" else None,
+                q=args.generalized_q(),
             )
         else:
             loss = training_loss(logits, inputs["labels"])

@@ -211,6 +211,21 @@ IMPOSSIBLE = [
     ("label_smoothing_factor", "1"),
     ("horizontal_flip", "1.5"),
     ("reduced_decoding", "always"),
+    ("auto_augment", "autoaugment"),
+    ("randaugment_num_ops", "0"),
+    ("randaugment_magnitude", "31"),
+    ("randaugment_magnitude", "-1"),
+    ("color_jitter", "-0.1"),
+    ("random_erasing", "1.1"),
+    ("mixup", "-1"),
+    ("mixup", "inf"),
+    ("cutmix", "nan"),
+    ("mix_probability", "2"),
+    ("mix_switch_probability", "-0.5"),
+    ("mix_off_epoch", "-1"),
+    ("loss", "focal"),
+    ("gce_q", "0"),
+    ("gce_q", "1.5"),
     ("undecodable_images", "ignore"),
     ("image_size", "0"),
     ("total_train_batch_size", "0"),
@@ -229,6 +244,24 @@ def test_impossible_values_are_named(refused, key, value):
 @pytest.mark.parametrize("scale", [["0.5"], ["0", "1"], ["0.9", "0.1"], ["0.5", "1.5"]])
 def test_impossible_crop_scales(refused, scale):
     assert refused("", "--crop_scale", *scale).startswith("crop_scale is [")
+
+
+@pytest.mark.parametrize("key", ["mixup", "cutmix"])
+def test_an_odd_batch_cannot_be_mixed(parse, refused, key):
+    words = ["--total_train_batch_size=15", "--per_device_train_batch_size=5"]
+    message = refused(f"{key}: 0.8", *words)
+    assert message.startswith("per_device_train_batch_size is 5: mixup and cutmix mix pairs")
+    parse(f"{key}: 0.8\nmix_probability: 0", *words)
+    parse("random_erasing: 0.5", *words)
+
+
+def test_augmentation_is_off_unless_asked_for(parse):
+    plain = ["crop_scale", "horizontal_flip", "reduced_decoding"]
+    assert list(parse("").training.augmentation().in_force()) == plain
+    some = parse("mixup: 0.8\nauto_augment: randaugment\n").training.augmentation().in_force()
+    more = ["auto_augment", "randaugment_num_ops", "randaugment_magnitude", "mixup"]
+    assert list(some) == [*plain, *more, "mix_probability"]
+    assert parse("mixup: 0.8").values["cutmix"] == 0  # the resolved recipe lists every key
 
 
 def test_model_and_model_config_exclude_each_other(refused):
