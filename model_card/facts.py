@@ -95,6 +95,8 @@ class CardFacts:
     warmup: float = fact("run.training.warmup_steps", checks.amount)  # below 1: share of steps
     weight_decay: float = fact("run.training.weight_decay", checks.amount)
     optimizer: str = fact("run.training.optimizer", checks.text)
+    loss: str = fact("run.training.loss.name", checks.text)
+    loss_q: float | None = fact("run.training.loss.q", checks.optional(checks.share))
     label_smoothing: float = fact("run.training.label_smoothing_factor", checks.share)
     layer_decay: float = fact("run.training.optimization.layer_decay", checks.share)
     drop_path: float = fact("run.training.optimization.drop_path", checks.share)

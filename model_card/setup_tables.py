@@ -56,6 +56,7 @@ def training(facts: CardFacts) -> str:
         ("Length", _length(facts)),
         ("Optimiser", f"{code(facts.optimizer)}, weight decay {facts.weight_decay:g}"),
         ("Learning rate", f"{facts.learning_rate:g} at its highest, {_schedule(facts)}"),
+        ("Loss", _loss(facts)),
         ("Label smoothing", f"{facts.label_smoothing:g}"),
         ("Further", _further(facts)),
         ("Augmentation", _augmentation(facts)),
@@ -114,6 +115,10 @@ def _schedule(facts: CardFacts) -> str:
     if facts.warmup < 1:
         return f"{facts.schedule} schedule, warm-up over {100 * facts.warmup:g} % of the steps"
     return f"{facts.schedule} schedule, warm-up over {facts.warmup:g} steps"
+
+
+def _loss(facts: CardFacts) -> str:
+    return code(facts.loss) + ("" if facts.loss_q is None else f", q {facts.loss_q:g}")
 
 
 def _augmentation(facts: CardFacts) -> str:

@@ -20,6 +20,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from training.augmentation import AugmentationArguments
 from training.errors import UserError
 from training.files import find_recipe, packaged_recipes
 from training.keys import REMOVED, TAKEN_AWAY
@@ -116,7 +117,7 @@ class ModelArguments:
 
 
 @dataclass
-class FineTuningArguments(OptimizationArguments, TrainingArguments):
+class FineTuningArguments(AugmentationArguments, OptimizationArguments, TrainingArguments):
     """TrainingArguments with the global batch stated, and defaults for honest fine-tuning."""
 
     total_train_batch_size: int = field(
@@ -129,16 +130,6 @@ class FineTuningArguments(OptimizationArguments, TrainingArguments):
     per_device_eval_batch_size: int | None = field(
         default=None,
         metadata={"help": "images scored at once; default: 4 x the training ones, from 64 to 256"},
-    )
-    crop_scale: list[float] = field(
-        default_factory=lambda: [0.08, 1.0],
-        metadata={"help": "area range of the random resized crop (Inception's is 0.08 1.0)"},
-    )
-    horizontal_flip: float = field(default=0.5, metadata={"help": "probability of mirroring"})
-
-    reduced_decoding: str = field(
-        default="off",
-        metadata={"help": "decode JPEGs at 1/2 to 1/8 where allowed: off strict loose"},
     )
     data_seed: int | None = field(default=0, metadata={"help": "seed of order, crops and flips"})
     eval_strategy: str = field(
@@ -185,17 +176,7 @@ class FineTuningArguments(OptimizationArguments, TrainingArguments):
         check_world_size(launched, self.world_size, self.n_gpu)
 
     def _check_values(self) -> None:
-        low, high = self.crop_scale if len(self.crop_scale) == 2 else (0, 0)
-        if not 0 < low <= high <= 1:
-            raise UserError(
-                f"crop_scale is {self.crop_scale}: give two shares of the area, as 0.08 1.0"
-            )
-        if not 0 <= self.horizontal_flip <= 1:
-            raise UserError(f"horizontal_flip is {self.horizontal_flip}: give a probability")
-        if self.reduced_decoding not in ("off", "strict", "loose"):
-            raise UserError(
-                f"reduced_decoding is {self.reduced_decoding!r}: give off, strict or loose"
-            )
+        self.check_augmentation()
         for key in ("learning_rate", "weight_decay", "num_train_epochs", "max_grad_norm"):
             if not 0 <= getattr(self, key) < math.inf:  # NaN is neither
                 raise UserError(f"{key} is {getattr(self, key)}: give a number from 0 up")
@@ -227,6 +208,7 @@ class FineTuningArguments(OptimizationArguments, TrainingArguments):
                 f"total_train_batch_size {total} is not a multiple of per_device_train_batch_size "
                 f"{device} x {world_size} processes = {device * world_size}; change one of them"
             )
+        self.check_pairs(device)
         self.per_device_train_batch_size = device
         if self.per_device_eval_batch_size is None:  # nothing is kept for a backward pass
             self.per_device_eval_batch_size = min(256, max(64, 4 * device))
@@ -383,7 +365,8 @@ def _json_mapping(key: str, text: str) -> dict[str, Any]:
 
 
 def _resolved(data: Any, model: Any, training: Any, chosen: set[str]) -> dict[str, Any]:
-    own = FineTuningArguments.__annotations__.keys() | OptimizationArguments.__annotations__.keys()
+    classes = (FineTuningArguments, AugmentationArguments, OptimizationArguments)
+    own = {name for each in classes for name in each.__annotations__}
     values = {**dataclasses.asdict(data), **dataclasses.asdict(model)}
     plain = {k: v for k, v in training.to_dict().items() if k in own | (chosen & known_keys())}
     return {**values, **plain}

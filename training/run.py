@@ -330,9 +330,8 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         **describe_step(trainer),
         **{key: getattr(args, key) for key in keys},
         "optimization": describe_optimization(args),
-        "augmentation": {
-            key: getattr(args, key) for key in ("crop_scale", "horizontal_flip", "reduced_decoding")
-        },
+        "loss": {"name": args.loss, "q": args.generalized_q()},
+        "augmentation": args.augmentation().in_force(),
     }
 
 

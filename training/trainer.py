@@ -29,13 +29,13 @@ from training.data import Splits
 from training.drop_path import add_drop_path
 from training.errors import UserError
 from training.files import write_json
+from training.losses import training_loss
 from training.metrics import SUMMARY, FoodMetrics
 from training.model import Network
 from training.optimization import decay_learning_rates, layer_ids
 from training.pixel_cache import CachedImages, evaluation_images
 from training.step import compilation_errors, tf32, trains_in_tf32
 from training.transforms import (
-    Augmentation,
     EpochSampler,
     TrainImages,
     collate,
@@ -119,10 +119,17 @@ class FoodTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(pixel_values=inputs["pixel_values"])
-        smoothing = self.args.label_smoothing_factor if model.training else 0.0
-        loss = nn.functional.cross_entropy(
-            outputs.logits.float(), inputs["labels"], label_smoothing=smoothing
-        )
+        logits, args = outputs.logits.float(), self.args
+        if model.training:
+            loss = training_loss(
+                logits,
+                inputs["labels"],
+                inputs.get("own_share"),
+                smoothing=args.label_smoothing_factor,
+                q=args.generalized_q(),
+            )
+        else:
+            loss = training_loss(logits, inputs["labels"])
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
@@ -346,7 +353,6 @@ def build_trainer(
         layer_ids(network.model)  # refuses what it does not know
     add_drop_path(network.model, args.drop_path)
     seed = args.seed if args.data_seed is None else args.data_seed
-    augmentation = Augmentation(tuple(args.crop_scale), args.horizontal_flip, args.reduced_decoding)
     metrics = FoodMetrics()
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
@@ -361,7 +367,7 @@ def build_trainer(
         preprocessing=network.preprocessing,
         processing_class=network.processor,
         sampler=EpochSampler(len(splits.train), args.total_train_batch_size, seed),
-        train_dataset=TrainImages(splits.train, network.preprocessing, augmentation, seed),
+        train_dataset=TrainImages(splits.train, network.preprocessing, args.augmentation(), seed),
         eval_dataset=evaluation_images(splits.selection, network.preprocessing, eval_cache_gb),
         data_collator=collate,
         compute_metrics=compute_metrics,

@@ -1,4 +1,7 @@
-"""Bytes -> uint8 crop in the workers; flip and normalisation for the whole batch on the device.
+"""Bytes -> uint8 crop in the workers; the rest for the whole batch on the device.
+
+On the device an image is flipped, normalised, erased, mixed, in this order. RandAugment,
+TrivialAugment and colour jitter belong to Pillow, so they are done on the crop in the worker.
 
 What is drawn at random for an image depends on (data_seed, epoch, position in the data set) and on
 nothing else: the same in any number of workers and processes, and after a resume. The key that
@@ -9,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,9 @@ from datasets import Dataset
 from torch.utils.data import default_collate
 
 from inference.food_classification import Preprocessing, decode_image, resize
+from training.augmentation import REDUCED_DECODING, Augmentation
+from training.mixing import erase, erasing_box, mix, mixing, own_share
+from training.policies import augment_crop
 
 
 def image_bytes(image: dict[str, Any]) -> bytes | str:
@@ -56,28 +61,15 @@ class EvalImages(torch.utils.data.Dataset):
         ]
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What training does to an image beyond resizing it.
-
-    `crop_scale` is the area range of the random resized crop (aspect ratio 3/4 to 4/3, as in
-    Inception's and torchvision's); `horizontal_flip` is a probability. `reduced_decoding` lets a
-    JPEG be decoded at 1/2, 1/4 or 1/8: `strict` while the crop keeps at least the target's pixels,
-    `loose` down to 0.7 of them, `off` never.
-    """
-
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    horizontal_flip: float = 0.5
-    reduced_decoding: str = "off"
-
-
-REDUCED_DECODING = {"off": None, "strict": 1.0, "loose": 0.7}
+# A stream of its own for each kind of augmentation: switching one on leaves the others as they are.
+POLICY, ERASING, MIXING = 1, 2, 3
 
 
 class TrainImages(torch.utils.data.Dataset):
     """key -> {"pixel_values": uint8 (3, height, width), "labels": int, "flip": bool}.
 
-    `key = epoch * len(dataset) + position`, as `EpochSampler` makes them.
+    With random erasing also "erase_box" (4,), with mixup or cutmix "mix_lambda" and "mix_box" (4,),
+    of keys 2k and 2k + 1 of one call the same. `key = epoch * len(dataset) + position`, as `EpochSampler` makes them.
     """
 
     def __init__(
@@ -94,20 +86,50 @@ class TrainImages(torch.utils.data.Dataset):
 
     def __getitems__(self, keys: list[int]) -> list[dict[str, Any]]:
         rows = rows_at(self.dataset, [key % len(self) for key in keys])
-        return [
+        examples = [
             self._augment(image, label, *divmod(key, len(self)))
             for key, (image, label) in zip(keys, rows, strict=True)
         ]
+        for first in range(0, len(keys), 2):
+            drawn = self._mixing(*divmod(keys[first], len(self)))
+            for example in examples[first : first + 2]:
+                example.update(drawn)
+        return examples
 
     def _augment(self, image: bytes | str, label: int, epoch: int, position: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, epoch, position))
         crop = self._crop(image, rng)
-        size = self.preprocessing
-        return {
-            "pixel_values": resize(crop, size.height, size.width, size.resample),
+        size, wanted = self.preprocessing, self.augmentation
+        pixels = resize(crop, size.height, size.width, size.resample)
+        if wanted.auto_augment != "off" or wanted.color_jitter:
+            pixels = augment_crop(
+                pixels, wanted, self._fill(), self._stream(epoch, position, POLICY)
+            )
+        example = {
+            "pixel_values": pixels,
             "labels": label,
-            "flip": bool(rng.random() < self.augmentation.horizontal_flip),
+            "flip": bool(rng.random() < wanted.horizontal_flip),
         }
+        if wanted.random_erasing:
+            stream = self._stream(epoch, position, ERASING)
+            box = erasing_box(size.height, size.width, wanted.random_erasing, stream)
+            example["erase_box"] = box
+        return example
+
+    def _mixing(self, epoch: int, position: int) -> dict[str, Any]:
+        if not self.augmentation.mixes(epoch):
+            return {}
+        size, stream = self.preprocessing, self._stream(epoch, position, MIXING)
+        return mixing(size.height, size.width, self.augmentation, stream)
+
+    def _stream(self, epoch: int, position: int, kind: int) -> np.random.Generator:
+        entropy = (self.seed, epoch, position)
+        return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(kind,)))
+
+    def _fill(self) -> tuple[int, ...]:
+        """The mean colour: what a shift or a rotation uncovers is zero once normalised."""
+        scale = self.preprocessing.rescale_factor
+        return tuple(min(255, round(mean / scale)) for mean in self.preprocessing.image_mean)
 
     def _crop(self, image: bytes | str, rng: np.random.Generator) -> np.ndarray:
         box, full = (0, 0, 0, 0), (0, 0)
@@ -179,7 +201,7 @@ class EpochSampler(torch.utils.data.Sampler[int]):
 def collate(
     examples: list[dict[str, Any]] | dict[str, torch.Tensor],
 ) -> dict[str, torch.Tensor]:
-    """Stack examples: uint8 (batch, 3, height, width), int64 (batch,), and bool (batch,) `flip`.
+    """Stack examples: uint8 (batch, 3, height, width), int64 (batch,), bool (batch,) `flip`, boxes.
 
     A data set that reads whole batches has stacked them already. In a worker torch's own function
     stacks straight into shared memory, which saves a copy.
@@ -190,8 +212,19 @@ def collate(
 def to_model_input(
     batch: dict[str, torch.Tensor], preprocessing: Preprocessing
 ) -> dict[str, torch.Tensor]:
-    """On the device: mirror where `flip` says so, then normalise. uint8 -> float32."""
+    """On the device: flip, normalise, erase, mix. uint8 -> float32.
+
+    A batch that was mixed also has "own_share" (batch,): what is left of each image's own label.
+    """
     pixels = batch["pixel_values"]
     if "flip" in batch:
         pixels = torch.where(batch["flip"].view(-1, 1, 1, 1), pixels.flip(-1), pixels)
-    return {"pixel_values": preprocessing.normalize(pixels), "labels": batch["labels"]}
+    pixels = preprocessing.normalize(pixels)
+    if "erase_box" in batch:
+        pixels = erase(pixels, batch["erase_box"])
+    inputs = {"pixel_values": pixels, "labels": batch["labels"]}
+    if "mix_box" in batch:
+        lambdas, boxes = batch["mix_lambda"], batch["mix_box"]
+        inputs["pixel_values"] = mix(pixels, lambdas, boxes)
+        inputs["own_share"] = own_share(lambdas, boxes, pixels[0, 0].numel())
+    return inputs

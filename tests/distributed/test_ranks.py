@@ -28,6 +28,11 @@ selection_fraction: 0.25
 learning_rate: 1e-3
 logging_steps: 1
 dataloader_num_workers: 1
+auto_augment: trivialaugment
+color_jitter: 0.2
+random_erasing: 0.3
+mixup: 0.8
+cutmix: 1.0
 """
 
 
@@ -95,7 +100,7 @@ def two_by_four(train):
 
 
 def test_batch_invariance(train, one_by_eight, two_by_four):
-    """1 x 8, 1 x 4 accumulated twice and 2 ranks x 4: one trajectory, crops and flips included."""
+    """1 x 8, 1 x 4 accumulated twice and 2 ranks x 4: one trajectory, whatever is drawn at random."""
     accumulated = train(1, "--per_device_train_batch_size", "4")
     assert record(accumulated)["training"]["gradient_accumulation_steps"] == 2
     assert record(two_by_four)["training"]["gradient_accumulation_steps"] == 1

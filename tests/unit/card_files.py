@@ -29,6 +29,7 @@ RUN = {
         "gradient_accumulation_steps": 2, "num_train_epochs": 10.0, "steps": 1400,
         "learning_rate": 2e-4, "lr_scheduler_type": "cosine", "warmup_steps": 0.1,
         "weight_decay": 0.05, "optimizer": "adamw_torch_fused", "label_smoothing_factor": 0.0,
+        "loss": {"name": "cross_entropy", "q": None},
         "seed": 0, "data_seed": 3, "images_per_second": 1234.5,
         "optimization": {"layer_decay": 1.0, "drop_path": 0.0, "ema_decay": None,
                          "early_stopping_patience": None},

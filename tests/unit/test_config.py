@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recipe: file and command line, what is refused and in which words, the derived batch."""
+"""The recipe: file and command line, what is refused and in which words."""
 
 import dataclasses
 import json
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from transformers import TrainingArguments
 
-from tests.unit.toys import tiny_arguments
 from training import config
 from training.cli import USUAL_KEYS
 from training.config import REMOVED, TAKEN_AWAY, check_world_size, parse_recipe
@@ -212,6 +211,21 @@ IMPOSSIBLE = [
     ("label_smoothing_factor", "1"),
     ("horizontal_flip", "1.5"),
     ("reduced_decoding", "always"),
+    ("auto_augment", "autoaugment"),
+    ("randaugment_num_ops", "0"),
+    ("randaugment_magnitude", "31"),
+    ("randaugment_magnitude", "-1"),
+    ("color_jitter", "-0.1"),
+    ("random_erasing", "1.1"),
+    ("mixup", "-1"),
+    ("mixup", "inf"),
+    ("cutmix", "nan"),
+    ("mix_probability", "2"),
+    ("mix_switch_probability", "-0.5"),
+    ("mix_off_epoch", "-1"),
+    ("loss", "focal"),
+    ("gce_q", "0"),
+    ("gce_q", "1.5"),
     ("undecodable_images", "ignore"),
     ("eval_cache_gb", "-1"),
     ("eval_cache_gb", "nan"),
@@ -232,6 +246,24 @@ def test_impossible_values_are_named(refused, key, value):
 @pytest.mark.parametrize("scale", [["0.5"], ["0", "1"], ["0.9", "0.1"], ["0.5", "1.5"]])
 def test_impossible_crop_scales(refused, scale):
     assert refused("", "--crop_scale", *scale).startswith("crop_scale is [")
+
+
+@pytest.mark.parametrize("key", ["mixup", "cutmix"])
+def test_an_odd_batch_cannot_be_mixed(parse, refused, key):
+    words = ["--total_train_batch_size=15", "--per_device_train_batch_size=5"]
+    message = refused(f"{key}: 0.8", *words)
+    assert message.startswith("per_device_train_batch_size is 5: mixup and cutmix mix pairs")
+    parse(f"{key}: 0.8\nmix_probability: 0", *words)
+    parse("random_erasing: 0.5", *words)
+
+
+def test_augmentation_is_off_unless_asked_for(parse):
+    plain = ["crop_scale", "horizontal_flip", "reduced_decoding"]
+    assert list(parse("").training.augmentation().in_force()) == plain
+    some = parse("mixup: 0.8\nauto_augment: randaugment\n").training.augmentation().in_force()
+    more = ["auto_augment", "randaugment_num_ops", "randaugment_magnitude", "mixup"]
+    assert list(some) == [*plain, *more, "mix_probability"]
+    assert parse("mixup: 0.8").values["cutmix"] == 0  # the resolved recipe lists every key
 
 
 def test_model_and_model_config_exclude_each_other(refused):
@@ -283,75 +315,7 @@ def test_no_recipe_lists_them(argv):
         parse_recipe(argv)
 
 
-# ---- the batch --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def batch(monkeypatch, tmp_path):
-    """batch(total, per device, processes) -> (per device, accumulation).
-
-    A WORLD_SIZE without a launcher is what check_world_size refuses, so that is left out here.
-    """
-
-    def batch(total: int, device: int | None, world_size: int) -> tuple[int, int]:
-        monkeypatch.setenv("WORLD_SIZE", str(world_size))
-        monkeypatch.setattr(config, "check_world_size", lambda *_: None)
-        monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)
-        monkeypatch.setattr(TrainingArguments, "world_size", world_size)
-        monkeypatch.setattr(TrainingArguments, "n_gpu", 0)
-        args = config.FineTuningArguments(
-            output_dir=str(tmp_path),
-            total_train_batch_size=total,
-            per_device_train_batch_size=device,
-        )
-        return args.per_device_train_batch_size, args.gradient_accumulation_steps
-
-    return batch
-
-
-@pytest.mark.parametrize(
-    ("total", "device", "world_size", "expected"),
-    [
-        (64, None, 1, (64, 1)),
-        (64, None, 4, (16, 1)),
-        (64, 16, 1, (16, 4)),
-        (64, 16, 2, (16, 2)),
-        (64, 16, 4, (16, 1)),
-        (8, 8, 1, (8, 1)),
-        (8, 4, 1, (4, 2)),
-        (8, 4, 2, (4, 1)),
-        (6, None, 3, (2, 1)),
-        (256, 64, 8, (32, 1)),  # vit_base_food101 on 8 GPUs
-        (64, 24, 4, (16, 1)),
-    ],
-)
-def test_accumulation_is_derived(batch, total, device, world_size, expected):
-    assert batch(total, device, world_size) == expected
-
-
-@pytest.mark.parametrize(
-    ("total", "device", "world_size", "numbers"),
-    [
-        (64, 24, 1, "64 is not a multiple of per_device_train_batch_size 24 x 1 processes = 24"),
-        (64, 16, 3, "64 is not a multiple of per_device_train_batch_size 16 x 3 processes = 48"),
-        (64, None, 3, "64 is not a multiple of per_device_train_batch_size 21 x 3 processes = 63"),
-        (2, None, 4, "2 is not a multiple of per_device_train_batch_size 1 x 4 processes = 4"),
-        (64, 0, 1, "total_train_batch_size is 64, per_device 0"),
-    ],
-)
-def test_what_does_not_divide_is_refused_with_the_numbers(
-    batch, total, device, world_size, numbers
-):
-    with pytest.raises(UserError, match=numbers):
-        batch(total, device, world_size)
-
-
-@pytest.mark.parametrize(
-    ("device", "given", "expected"), [(8, None, 64), (32, None, 128), (512, None, 256), (8, 5, 5)]
-)
-def test_how_many_images_are_scored_at_once(tmp_path, device, given, expected):
-    values = {"total_train_batch_size": device, "per_device_eval_batch_size": given}
-    assert tiny_arguments(tmp_path, **values).per_device_eval_batch_size == expected
+# ---- the world size ----------------------------------------------------------------------------
 
 
 def test_the_world_size_guard():

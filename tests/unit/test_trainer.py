@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from PIL import Image
 from safetensors.torch import load_file
 
-from tests.unit.toys import tiny_arguments, tiny_network, write_image_folder
+from tests.unit.toys import LABELS, tiny_arguments, tiny_network, write_image_folder
 from training.config import DataArguments
 from training.data import Splits, load_splits
 from training.errors import UserError
 from training.evaluation import score
+from training.losses import training_loss
 from training.trainer import EpochCallback, FoodTrainer, build_trainer, clock, finite, load_weights
 from training.transforms import EvalImages
 
@@ -35,6 +37,13 @@ def trainer_for(splits, tmp_path):
     return trainer_for
 
 
+MIXED = {
+    "auto_augment": "randaugment",
+    "random_erasing": 0.5,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "mix_probability": 0.8,
+}
 NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
 
 
@@ -105,9 +114,11 @@ def test_the_best_checkpoint_is_kept_and_not_the_last(trainer_for, monkeypatch):
 
 
 def test_a_resumed_run_ends_like_one_that_was_never_interrupted(trainer_for, tmp_path):
-    whole = trainer_for("whole", num_train_epochs=3)
+    whole = trainer_for("whole", num_train_epochs=3, **MIXED)
     whole.train()
-    resumed = trainer_for("resumed", seed=5, num_train_epochs=3)  # other weights, to be replaced
+    resumed = trainer_for(
+        "resumed", seed=5, num_train_epochs=3, **MIXED
+    )  # other weights, to be replaced
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
     assert resumed.state.global_step == whole.state.global_step == 6
     last = [load_file(tmp_path / name / "checkpoint-6" / "model.safetensors")
@@ -131,9 +142,10 @@ def test_the_sampler_is_told_its_epoch(trainer_for, step, epoch):
 # SGD shows a loss of the wrong scale, which AdamW would divide away; AdamW in turn enlarges the
 # rounding of gradients that are nearly zero.
 @pytest.mark.parametrize(
-    ("optim", "learning_rate", "tolerance"), [("sgd", 0.05, 1e-6), ("adamw_torch", 1e-3, 2e-5)]
+    ("optim", "learning_rate", "tolerance", "more"),
+    [("sgd", 0.05, 1e-6, MIXED), ("adamw_torch", 1e-3, 2e-5, {})],
 )
-def test_accumulated_batches_are_one_big_batch(trainer_for, optim, learning_rate, tolerance):
+def test_accumulated_batches_are_one_big_batch(trainer_for, optim, learning_rate, tolerance, more):
     """1 x 8 and 1 x 4 accumulated twice: the same steps, the same losses, the same weights."""
     runs = []
     for device in (8, 4):
@@ -144,6 +156,7 @@ def test_accumulated_batches_are_one_big_batch(trainer_for, optim, learning_rate
             logging_steps=1,
             optim=optim,
             learning_rate=learning_rate,
+            **more,
             **NO_CHECKPOINTS,
         )
         assert trainer.args.gradient_accumulation_steps == 8 // device
@@ -166,6 +179,33 @@ def test_label_smoothing_is_for_training_only(trainer_for):
     )
     assert trainer.compute_loss(model.eval(), inputs).item() == pytest.approx(plain.item())
     assert trainer.compute_loss(model.train(), inputs).item() != pytest.approx(plain.item())
+
+
+def test_mixed_labels_leave_a_network_of_one_label(trainer_for, tmp_path):
+    """Trained on two labels an image; the stock pipeline of what was saved gives a softmax."""
+    from transformers import pipeline
+
+    trainer = trainer_for(**MIXED, loss="generalized_cross_entropy", **NO_CHECKPOINTS)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert config.get("problem_type") in (None, "single_label_classification")
+    classify = pipeline("image-classification", model=str(tmp_path / "saved"), device="cpu")
+    for shade in (20, 128, 230):
+        answers = classify(Image.new("RGB", (40, 40), (shade, 90, 120)), top_k=None)
+        assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-5)
+        assert {answer["label"] for answer in answers} == set(LABELS)
+
+
+def test_what_is_for_training_only_leaves_the_score_alone(trainer_for):
+    trainer = trainer_for(loss="generalized_cross_entropy", gce_q=0.5, label_smoothing_factor=0.1)
+    inputs = {"pixel_values": torch.randn(6, 3, 32, 32), "labels": torch.arange(6) % 3}
+    model, mixed = trainer.model, {**inputs, "own_share": torch.full((6,), 0.25)}
+    logits = model.eval()(pixel_values=inputs["pixel_values"]).logits
+    plain = torch.nn.functional.cross_entropy(logits, inputs["labels"])
+    assert trainer.compute_loss(model, inputs).item() == pytest.approx(plain.item())
+    expected = training_loss(logits, inputs["labels"], mixed["own_share"], smoothing=0.1, q=0.5)
+    assert trainer.compute_loss(model.train(), mixed).item() == pytest.approx(expected.item())
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(trainer_for, monkeypatch):
