@@ -14,7 +14,15 @@ from tests.unit.toys import jpeg
 from training.augmentation import Augmentation
 from training.losses import training_loss
 from training.mixing import cutmix_box, erase, erasing_box, mix, mixing, own_share, partners
-from training.transforms import EpochSampler, TrainImages, collate, to_model_input
+from training.transforms import (
+    ERASING,
+    MIXING,
+    POLICY,
+    EpochSampler,
+    TrainImages,
+    collate,
+    to_model_input,
+)
 
 N = 4000
 
@@ -218,3 +226,10 @@ def test_one_augmentation_leaves_the_draws_of_the_others(images):
         assert a["flip"] == b["flip"] and np.array_equal(a["erase_box"], b["erase_box"])
         assert a["mix_lambda"] == b["mix_lambda"]
     assert not all(same(a, b) for a, b in zip(some, more, strict=True))
+
+
+def test_no_two_kinds_share_their_random_numbers(images):
+    chosen = images(seed=3)
+    first = [chosen._stream(1, 2, kind).random() for kind in (POLICY, ERASING, MIXING)]
+    own = np.random.default_rng((3, 1, 2)).random()  # crop and flip
+    assert len({own, *first}) == 4
