@@ -122,7 +122,7 @@ def open_cache(train: Split, short_side: int) -> tuple[Cache, Dataset]:
 
 def _refuse_untrained(test: Split, train: Split) -> None:
     """A folder's splits share one list of labels, whichever of them have images."""
-    unseen = set(test.dataset["label"]) - set(train.dataset["label"])
+    unseen = set(test.dataset["label"][:]) - set(train.dataset["label"][:])
     if unseen:
         names = _some([test.label_names[i] for i in sorted(unseen)])
         raise UserError(
@@ -306,7 +306,7 @@ def _cut_selection(train: Split, args: DataArguments) -> tuple[list[int], list[i
 
 def _slice(train: Split, rows: list[int]) -> Split:
     dataset, content = train.dataset.select(rows), tuple(train.content[i] for i in rows)
-    fingerprint = _fingerprint(train.label_names, dataset["label"], content)
+    fingerprint = _fingerprint(train.label_names, dataset["label"][:], content)
     return Split("selection", dataset, train.label_names, fingerprint, content)
 
 
@@ -331,7 +331,7 @@ def _scan(dataset: Dataset, split: str, args: DataArguments) -> Split:
         name=split,
         dataset=kept,
         label_names=names,
-        fingerprint=_fingerprint(names, kept["label"], content),
+        fingerprint=_fingerprint(names, kept["label"][:], content),
         content=content,
         left_out=len(bad),
     )

@@ -71,7 +71,7 @@ def evaluate_model(
     started = time.monotonic()
     logits = score(network, images, batch_size, num_workers)
     seconds = time.monotonic() - started
-    labels = np.asarray(split.dataset["label"])
+    labels = np.asarray(split.dataset["label"][:])
     metrics = FoodMetrics().compute(predictions=logits, references=labels)
     report = {
         "format": 1,
@@ -204,7 +204,7 @@ def write_evaluation(
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     predicted, score_ = logits.argmax(1), (1 / shifted.sum(1))
     lines = ["position,label,predicted,score"]
-    for i, label in enumerate(split.dataset["label"]):
+    for i, label in enumerate(split.dataset["label"][:]):
         lines.append(f"{i},{names[label]},{names[predicted[i]]},{score_[i]:.6f}")
     write_text(folder / "predictions.csv", "\n".join(lines) + "\n")
     write_json(folder / "evaluation.json", report)

@@ -90,7 +90,7 @@ def evaluation_images(
         if pixels is None and PartialState().is_local_main_process:
             build(path, split, preprocessing, limit_gb)
             pixels = open_pixels(path, shape)
-    return decoded if pixels is None else CachedImages(pixels, split.dataset["label"])
+    return decoded if pixels is None else CachedImages(pixels, split.dataset["label"][:])
 
 
 def shape_of(split: Split, preprocessing: Preprocessing) -> tuple[int, int, int, int]:

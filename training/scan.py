@@ -36,7 +36,7 @@ def scan_images(dataset: Dataset, split: str) -> dict[str, list]:
         )
         if were_on:
             datasets.enable_progress_bars()
-    return {name: list(scanned[name]) for name in ("sha256", "error", "path")}
+    return {name: scanned[name][:] for name in ("sha256", "error", "path")}
 
 
 @contextlib.contextmanager
