@@ -1,4 +1,4 @@
-"""A toy classifier with pipelines around it; toy images with a place for their caches."""
+"""A toy classifier with pipelines around it; toy images to train on, and a place for their caches."""
 
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from inference.food_classification import (
     Preprocessing,
 )
 from tests.unit.pictures import LABELS, encode, photo, square
-from tests.unit.toys import jpeg, write_image_folder
+from tests.unit.toys import jpeg, tiny_arguments, tiny_network, write_image_folder
 from training import cache, shards
 from training.config import DataArguments
-from training.data import Split, load_split
+from training.data import Split, Splits, load_split, load_splits
 from training.shards import reduce_short_side
+from training.trainer import FoodTrainer, build_trainer
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,25 @@ def file(tmp_path):
     path = tmp_path / "dinner.png"
     path.write_bytes(encode(photo(), "PNG"))
     return path
+
+
+# ---- training on toy images ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory) -> Splits:
+    """18 images to train on, 6 to select."""
+    root = write_image_folder(tmp_path_factory.mktemp("data") / "dishes", train=8, validation=1)
+    return load_splits(DataArguments(dataset=str(root), selection_fraction=0.25))
+
+
+@pytest.fixture
+def trainer_for(splits, tmp_path):
+    def trainer_for(name: str = "run", seed: int = 0, **values: object) -> FoodTrainer:
+        arguments = tiny_arguments(tmp_path / name, **values)
+        return build_trainer(tiny_network(seed=seed), splits, arguments)
+
+    return trainer_for
 
 
 # ---- caches of reduced training images ------------------------------------------------------------

@@ -9,23 +9,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.unit.toys import tiny_arguments, tiny_network, write_image_folder
+from tests.unit.toys import tiny_arguments, tiny_network
 from training.averaging import TRAINED_WEIGHTS, WeightAverage, warmed_up
-from training.config import DataArguments
-from training.data import Splits, load_splits
 from training.errors import UserError
 from training.trainer import FoodTrainer, build_trainer, load_weights
 
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9,
               "eval_strategy": "steps", "eval_steps": 1}  # fmt: skip
 LAST = {**EVERY_STEP, "eval_strategy": "no", "load_best_model_at_end": False}
-
-
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory) -> Splits:
-    """18 images to train on, 6 to select."""
-    root = write_image_folder(tmp_path_factory.mktemp("data") / "dishes", train=8, validation=1)
-    return load_splits(DataArguments(dataset=str(root), selection_fraction=0.25))
 
 
 @pytest.fixture

@@ -18,9 +18,8 @@ from transformers import (
     ViTModel,
 )
 
-from tests.unit.toys import LABELS, TINY_VIT, tiny_arguments, tiny_network, write_image_folder
-from training.config import DataArguments, ModelArguments
-from training.data import Splits, load_splits
+from tests.unit.toys import LABELS, TINY_VIT, tiny_arguments, tiny_network
+from training.config import ModelArguments
 from training.errors import UserError
 from training.model import build_network
 from training.optimization import layer_ids, layer_scales
@@ -38,22 +37,6 @@ BLOCK = [
     )
     for kind in ("weight", "bias")
 ]
-
-
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory) -> Splits:
-    """18 images to train on, 6 to select."""
-    root = write_image_folder(tmp_path_factory.mktemp("data") / "dishes", train=8, validation=1)
-    return load_splits(DataArguments(dataset=str(root), selection_fraction=0.25))
-
-
-@pytest.fixture
-def trainer_for(splits, tmp_path):
-    def trainer_for(name: str = "run", seed: int = 0, **values: object) -> FoodTrainer:
-        arguments = tiny_arguments(tmp_path / name, **values)
-        return build_trainer(tiny_network(seed=seed), splits, arguments)
-
-    return trainer_for
 
 
 # ---- layer-wise learning rates ----------------------------------------------------------------

@@ -16,11 +16,9 @@ from tests.unit.toys import (
     tiny_arguments,
     tiny_network,
     train,
-    write_image_folder,
     write_recipe,
 )
-from training.config import DataArguments, ModelArguments, parse_recipe
-from training.data import Splits, load_splits
+from training.config import ModelArguments, parse_recipe
 from training.errors import UserError
 from training.evaluation import full_float32
 from training.model import Network, build_network
@@ -28,21 +26,6 @@ from training.step import describe_step, input_line, step_line, tf32, trains_in_
 from training.trainer import FoodTrainer, build_trainer
 
 NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
-
-
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory) -> Splits:
-    """18 images to train on, 6 to select."""
-    root = write_image_folder(tmp_path_factory.mktemp("data") / "dishes", train=8, validation=1)
-    return load_splits(DataArguments(dataset=str(root), selection_fraction=0.25))
-
-
-@pytest.fixture
-def trainer_for(splits, tmp_path):
-    def trainer_for(name: str = "run", **values: object) -> FoodTrainer:
-        return build_trainer(tiny_network(), splits, tiny_arguments(tmp_path / name, **values))
-
-    return trainer_for
 
 
 def losses(trainer: FoodTrainer) -> list[float]:

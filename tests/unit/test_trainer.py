@@ -11,31 +11,12 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.unit.toys import LABELS, tiny_arguments, tiny_network, write_image_folder
-from training.config import DataArguments
-from training.data import Splits, load_splits
+from tests.unit.toys import LABELS, tiny_network
 from training.errors import UserError
 from training.evaluation import score
 from training.losses import training_loss
-from training.trainer import EpochCallback, FoodTrainer, build_trainer, clock, finite, load_weights
+from training.trainer import EpochCallback, FoodTrainer, clock, finite, load_weights
 from training.transforms import EvalImages
-
-
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory) -> Splits:
-    """18 images to train on, 6 to select."""
-    root = write_image_folder(tmp_path_factory.mktemp("data") / "dishes", train=8, validation=1)
-    return load_splits(DataArguments(dataset=str(root), selection_fraction=0.25))
-
-
-@pytest.fixture
-def trainer_for(splits, tmp_path):
-    def trainer_for(name: str = "run", seed: int = 0, **values: object) -> FoodTrainer:
-        arguments = tiny_arguments(tmp_path / name, **values)
-        return build_trainer(tiny_network(seed=seed), splits, arguments)
-
-    return trainer_for
-
 
 MIXED = {
     "auto_augment": "randaugment",
