@@ -26,6 +26,7 @@ from training.files import find_recipe, packaged_recipes
 from training.keys import REMOVED, TAKEN_AWAY
 from training.optimization import OptimizationArguments, check_optimization
 from training.step import check_compilation
+from training.tuning import TuningArguments
 
 # transformers knows that a loss should be small, and takes every other metric for an accuracy.
 LESS_IS_BETTER = ("nll", "ece", "eval_nll", "eval_ece")
@@ -117,7 +118,9 @@ class ModelArguments:
 
 
 @dataclass
-class FineTuningArguments(AugmentationArguments, OptimizationArguments, TrainingArguments):
+class FineTuningArguments(
+    AugmentationArguments, OptimizationArguments, TuningArguments, TrainingArguments
+):
     """TrainingArguments with the global batch stated, and defaults for honest fine-tuning."""
 
     total_train_batch_size: int = field(
@@ -177,6 +180,7 @@ class FineTuningArguments(AugmentationArguments, OptimizationArguments, Training
 
     def _check_values(self) -> None:
         self.check_augmentation()
+        self.check_tuning()
         for key in ("learning_rate", "weight_decay", "num_train_epochs", "max_grad_norm"):
             if not 0 <= getattr(self, key) < math.inf:  # NaN is neither
                 raise UserError(f"{key} is {getattr(self, key)}: give a number from 0 up")
@@ -365,7 +369,7 @@ def _json_mapping(key: str, text: str) -> dict[str, Any]:
 
 
 def _resolved(data: Any, model: Any, training: Any, chosen: set[str]) -> dict[str, Any]:
-    classes = (FineTuningArguments, AugmentationArguments, OptimizationArguments)
+    classes = (FineTuningArguments, AugmentationArguments, OptimizationArguments, TuningArguments)
     own = {name for each in classes for name in each.__annotations__}
     values = {**dataclasses.asdict(data), **dataclasses.asdict(model)}
     plain = {k: v for k, v in training.to_dict().items() if k in own | (chosen & known_keys())}

@@ -26,6 +26,7 @@ from typing import Any
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 
+from training.callbacks import clock
 from training.config import Recipe
 from training.data import Splits
 from training.errors import UserError
@@ -34,7 +35,7 @@ from training.files import read_json, write_json
 from training.model import Network
 from training.optimization import describe_optimization
 from training.step import describe_step, step_line
-from training.trainer import COMPLETE, FoodTrainer, clock
+from training.trainer import COMPLETE, FoodTrainer
 from training.transforms import image_bytes
 
 logger = logging.getLogger(__name__)
@@ -329,6 +330,7 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         "lr_scheduler_type": args.lr_scheduler_type.value,
         **describe_step(trainer),
         **{key: getattr(args, key) for key in keys},
+        "tune": args.tune,
         "optimization": describe_optimization(args),
         "loss": {"name": args.loss, "q": args.generalized_q()},
         "augmentation": args.augmentation().in_force(),

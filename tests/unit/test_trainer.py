@@ -12,10 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.unit.toys import LABELS, tiny_network
+from training.callbacks import EpochCallback, clock, finite
 from training.errors import UserError
 from training.evaluation import score
 from training.losses import training_loss
-from training.trainer import EpochCallback, FoodTrainer, clock, finite, load_weights
+from training.trainer import FoodTrainer, load_weights
 from training.transforms import EvalImages
 
 MIXED = {

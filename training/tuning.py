@@ -1,0 +1,72 @@
+"""The recipe's keys about which weights are trained: all, a head on frozen features, or LoRA."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from training.errors import UserError
+
+TUNE = ("full", "linear_probe", "probe_then_full", "lora")
+# The grid of DINOv2's probe (arXiv:2304.07193, dinov2/eval/linear.py), for a batch of 256.
+PROBE_LEARNING_RATES = (
+    1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1,
+)  # fmt: skip
+
+
+@dataclass
+class TuningArguments:
+    """What is trained; a part of FineTuningArguments."""
+
+    tune: str = field(
+        default="full",
+        metadata={
+            "help": "full, linear_probe (a head on frozen features), probe_then_full (arXiv:2202.10054) "
+            "or lora (arXiv:2106.09685)"
+        },
+    )
+    probe_learning_rates: list[float] = field(
+        default_factory=lambda: list(PROBE_LEARNING_RATES),
+        metadata={"help": "one head each, all in one pass; the selection slice chooses (DINOv2's)"},
+    )
+    probe_epochs: float = field(
+        default=10.0, metadata={"help": "passes over the features before probe_then_full goes on"}
+    )
+    lora_rank: int = field(default=16, metadata={"help": "rank of the update of each matrix"})
+    lora_alpha: float = field(
+        default=16.0, metadata={"help": "the update counts lora_alpha / lora_rank times"}
+    )
+    lora_dropout: float = field(default=0.0, metadata={"help": "dropout on the update's input"})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "v_proj"],
+        metadata={
+            "help": "last names of the linear layers that are adapted (LoRA's: query, value)"
+        },
+    )
+
+    def check_tuning(self) -> None:
+        """Refuse impossible values by name.
+
+        Raises:
+            UserError: a value that its key cannot have.
+        """
+        if self.tune not in TUNE:
+            *most, last = TUNE
+            raise UserError(f"tune is {self.tune!r}: give {', '.join(most)} or {last}")
+        rates = self.probe_learning_rates
+        if not rates or not all(0 < rate < math.inf for rate in rates):
+            raise UserError(f"probe_learning_rates is {rates}: give numbers above 0, as 0.01 0.1")
+        if len(set(rates)) < len(rates):
+            raise UserError(f"probe_learning_rates is {rates}: give each of them once")
+        if not 0 < self.probe_epochs < math.inf:
+            raise UserError(f"probe_epochs is {self.probe_epochs}: give a number above 0")
+        if self.lora_rank < 1:
+            raise UserError(f"lora_rank is {self.lora_rank}: give at least 1 (4 to 64 is usual)")
+        if not 0 < self.lora_alpha < math.inf:
+            raise UserError(f"lora_alpha is {self.lora_alpha}: give a number above 0")
+        if not 0 <= self.lora_dropout < 1:
+            raise UserError(f"lora_dropout is {self.lora_dropout}: give 0 to below 1")
+        if not self.lora_target_modules:
+            raise UserError(
+                "lora_target_modules is empty: give names of linear layers, as q_proj v_proj"
+            )
