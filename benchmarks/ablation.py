@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each part of the recipe buys: one small ViT from scratch, ten classes of Food-101.
+
+    python benchmarks/ablation.py --dataset ../shared/food10-256          # trains what is missing
+    python benchmarks/ablation.py --table                                 # prints what is recorded
+
+(a) is the recipe of transformers' run_image_classification.py: random resized crop, flip, AdamW
+without weight decay, linear decay. (b) is `training/recipes/from_scratch.yaml`. (c) is (b) with
+one part left out. All see the same images, the same number of times, with the same network; each
+has the learning rate that was best for it on the selection slice in shorter runs (`--search`).
+Runs are the product's own (`python -m training.train`). A finished run is recorded at once, an
+interrupted one goes on from its last checkpoint when the command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from machine import environment
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from training.config import read_recipe  # noqa: E402
+from training.files import read_json, write_json  # noqa: E402
+from training.run import complete_checkpoints  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "ablation.json"
+# What the network is, how long it is trained, and how: the same for every variant.
+SIZES = {
+    "cpu": {
+        "model_config": {
+            "image_size": 64,
+            "patch_size": 8,
+            "hidden_size": 128,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "intermediate_size": 512,
+        },
+        "num_train_epochs": 100,
+        "dataloader_num_workers": 1,
+    },
+    "gpu": {  # ViT-S/16
+        "model_config": {
+            "image_size": 224,
+            "patch_size": 16,
+            "hidden_size": 384,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 6,
+            "intermediate_size": 1536,
+        },
+        "num_train_epochs": 300,
+    },
+    "toy": {
+        "model_config": {
+            "image_size": 16,
+            "patch_size": 8,
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+        },
+        "num_train_epochs": 1,
+    },
+}
+SHARED = {
+    "selection_fraction": 0.1,
+    "total_train_batch_size": 64,
+    "reduced_decoding": "strict",
+    "logging_steps": 43,
+    "save_total_limit": 1,
+    "report_to": ["none"],
+}
+# Its defaults, https://github.com/huggingface/transformers, examples/pytorch/image-classification.
+EXAMPLE = {
+    "crop_scale": [0.08, 1.0],
+    "horizontal_flip": 0.5,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "label_smoothing_factor": 0.0,
+}
+LEARNING_RATE = {"example": 1e-3, "ours": 1e-3}
+SEARCHED = (3e-4, 1e-3, 3e-3)
+SEARCH_EPOCHS = 30
+# (c): a part of the recipe, and the keys that take it out.
+PARTS = {
+    "mixup and cutmix": {"mixup": 0.0, "cutmix": 0.0},
+    "RandAugment": {"auto_augment": "off"},
+    "average of the weights": {"ema_decay": None},
+    "stochastic depth": {"drop_path": 0.0},
+    "label smoothing": {"label_smoothing_factor": 0.0},
+    "milder crops": {"crop_scale": EXAMPLE["crop_scale"]},
+    "warm-up and cosine": {"warmup_steps": 0, "lr_scheduler_type": "linear"},
+    "weight decay": {"weight_decay": 0.0},
+}
+FEW = ("mixup and cutmix", "RandAugment", "average of the weights")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: what is recorded of it is found again by name, size, seed and keys."""
+
+    variant: str
+    size: str
+    seed: int
+    keys: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        digest = hashlib.sha256(json.dumps(self.keys, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.variant.replace(' ', '_')}-{self.size}-{self.seed}-{digest}"
+
+    def matches(self, record: dict[str, Any]) -> bool:
+        return all(record[key] == getattr(self, key) for key in ("variant", "size", "seed", "keys"))
+
+
+def ours() -> dict[str, Any]:
+    """The packaged recipe, without what SIZES and SHARED say."""
+    taken = {"model_config", "num_train_epochs", "seed", "per_device_eval_batch_size", *SHARED}
+    return {k: v for k, v in read_recipe("from_scratch").items() if k not in taken}
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """Name -> the keys in which a variant differs from the others."""
+    full = ours() | {"learning_rate": LEARNING_RATE["ours"]}
+    found = {"example": EXAMPLE | {"learning_rate": LEARNING_RATE["example"]}, "ours": full}
+    for part, without in PARTS.items():
+        if any(full.get(key) != value for key, value in without.items()):
+            kept = {k: v for k, v in (full | without).items() if v is not None}
+            found[f"ours without {part}"] = kept
+    return found
+
+
+def jobs_for(names: Iterable[str], size: str, seeds: Iterable[int]) -> list[Job]:
+    """Seed by seed, so that an early stop leaves every variant with some."""
+    known = variants()
+    names = list(names)
+    return [Job(name, size, seed, known[name]) for seed in seeds for name in names]
+
+
+def search_jobs(size: str) -> list[Job]:
+    """Short runs of (a) and (b) at several learning rates."""
+    short = {"num_train_epochs": SEARCH_EPOCHS} if size != "toy" else {}
+    return [
+        Job(f"{name}, search", size, 0, variants()[name] | short | {"learning_rate": rate})
+        for name in ("example", "ours")
+        for rate in SEARCHED
+    ]
+
+
+# ---- running -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Runner:
+    """Runs jobs in processes of their own and records each when it is done."""
+
+    dataset: str
+    runs: Path
+    results: Path
+    threads: int
+    lock: threading.Lock
+
+    def run(self, job: Job) -> None:
+        folder = self.runs / job.name
+        self.runs.mkdir(parents=True, exist_ok=True)
+        recipe = self.runs / f"{job.name}.yaml"
+        values = {**SHARED, **SIZES[job.size], **job.keys}
+        recipe.write_text(yaml.safe_dump(values), encoding="utf-8")
+        words = [sys.executable, "-m", "training.train", str(recipe), "--dataset", self.dataset]
+        words += [
+            "--output_dir",
+            str(folder),
+            "--seed",
+            str(job.seed),
+            "--data_seed",
+            str(job.seed),
+        ]
+        if complete_checkpoints(folder) and not (folder / "evaluation.json").is_file():
+            words += ["--resume_from_checkpoint", "last"]
+        print(f"{job.variant}, seed {job.seed}: started, see {folder}.log", flush=True)
+        with open(f"{folder}.log", "a", encoding="utf-8") as log:
+            done = subprocess.run(
+                words, env=self._environment(), stdout=log, stderr=log, check=False
+            )
+        if done.returncode:
+            raise RuntimeError(f"{job.name} ended with {done.returncode}: see {folder}.log")
+        self.record(job, folder)
+
+    def _environment(self) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        threads = {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
+        return {**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **threads}
+
+    def _score_training_images(self, folder: Path) -> dict[str, Any]:
+        """How far the network has learned them by heart; as they are, the selection slice included."""
+        output = folder / "train_evaluation.json"
+        words = ["evaluate", str(folder), "--dataset", self.dataset, "--split", "train"]
+        words = [sys.executable, "-m", "training.cli", *words, "--output", str(output)]
+        subprocess.run(words, env=self._environment(), stdout=subprocess.DEVNULL, check=True)
+        return read_json(output)
+
+    def record(self, job: Job, folder: Path) -> None:
+        run, report = read_json(folder / "run.json"), read_json(folder / "evaluation.json")
+        fitted = self._score_training_images(folder)
+        row = {
+            "variant": job.variant,
+            "size": job.size,
+            "seed": job.seed,
+            "keys": job.keys,
+            "top1": report["metrics"]["top1"],
+            "interval": report["intervals"]["top1"],
+            "n": report["n"],
+            "selection": run["selection"],
+            "train_top1": fitted["metrics"]["top1"],
+            "train_n": fitted["n"],
+            "images_seen": run["training"]["steps"] * run["training"]["total_train_batch_size"],
+            "num_parameters": run["model"]["num_parameters"],
+            "num_train": run["data"]["num_train"],
+            "test_fingerprint": report["dataset_fingerprint"],
+            "seconds": run["seconds"]["total"],
+            "code_sha256": run["code_sha256"],
+            "environment": environment(),
+        }
+        with self.lock:
+            rows = recorded(self.results)
+            write_json(self.results, {"runs": [*rows, row]})
+        print(
+            f"{job.variant}, seed {job.seed}: top-1 {row['top1']:.1%}, n = {row['n']}", flush=True
+        )
+
+
+def recorded(results: Path) -> list[dict[str, Any]]:
+    return read_json(results)["runs"] if results.is_file() else []
+
+
+# ---- the table ---------------------------------------------------------------------------------
+
+
+def table(rows: list[dict[str, Any]], size: str) -> str:
+    """Markdown: top-1 on the test images, mean and range over seeds, error as a share of (a)'s."""
+    known = variants()
+    found = {
+        name: [r for r in rows if (r["variant"], r["size"], r["keys"]) == (name, size, keys)]
+        for name, keys in known.items()
+    }
+    lines = [
+        "| recipe | seeds | test top-1, mean | range | error, of the example's | selection | training images |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    base = 1 - mean_of(found["example"], "top1") if found["example"] else None
+    for name, its in found.items():
+        if not its:
+            continue
+        scores = [r["top1"] for r in its]
+        error = f"{(1 - statistics.mean(scores)) / base:.2f}" if base else ""
+        chosen = statistics.mean(r["selection"]["top1"] for r in its)
+        label = {"example": "(a) the Trainer example's", "ours": "(b) ours"}.get(
+            name, f"(c) {name}"
+        )
+        lines.append(
+            f"| {label} | {len(its)} | {statistics.mean(scores):.1%} | {min(scores):.1%} to "
+            f"{max(scores):.1%} | {error} | {chosen:.1%} | {mean_of(its, 'train_top1'):.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def search_table(rows: list[dict[str, Any]], size: str) -> str:
+    """Markdown: top-1 on the selection slice of the short runs; the test images are not looked at."""
+    lines = ["| recipe | learning rate | selection top-1 |", "| --- | --- | --- |"]
+    for row in rows:
+        if row["size"] == size and row["variant"].endswith(", search"):
+            name, rate = row["variant"].removesuffix(", search"), row["keys"]["learning_rate"]
+            lines.append(f"| {name} | {rate:g} | {row['selection']['top1']:.1%} |")
+    return "\n".join(lines)
+
+
+def mean_of(rows: list[dict[str, Any]], key: str) -> float:
+    return statistics.mean(row[key] for row in rows)
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--dataset", metavar="DIR", help="folder with train/ and validation/")
+    p.add_argument("--size", choices=SIZES, default="cpu")
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    p.add_argument("--variants", nargs="+", metavar="NAME", help="default: (a), (b), a few of (c)")
+    p.add_argument("--search", action="store_true", help="the short runs that choose the rate")
+    p.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    p.add_argument("--threads", type=int, default=0, help="of each run; default: torch's choice")
+    p.add_argument("--runs", metavar="DIR", type=Path, default=ROOT / "runs" / "ablation")
+    p.add_argument("--json", metavar="FILE", type=Path, default=RESULTS)
+    p.add_argument("--table", action="store_true", help="print the tables and train nothing")
+    args = p.parse_args(argv)
+    known = variants()
+    args.variants = args.variants or ["example", "ours", *(f"ours without {x}" for x in FEW)]
+    for name in args.variants:
+        if name not in known:
+            p.error(f"unknown variant {name!r}: give some of {', '.join(map(repr, known))}")
+    if not args.table and not args.dataset:
+        p.error("--dataset is missing: give a folder with train/ and validation/, or --table")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    if not args.table:
+        wanted = search_jobs(args.size) if args.search else []
+        wanted += [] if args.search else jobs_for(args.variants, args.size, args.seeds)
+        done = recorded(args.json)
+        missing = [job for job in wanted if not any(job.matches(row) for row in done)]
+        print(
+            f"{len(wanted) - len(missing)} of {len(wanted)} runs are recorded already", flush=True
+        )
+        runner = Runner(args.dataset, args.runs, args.json, args.threads, threading.Lock())
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(runner.run, missing))
+    rows = recorded(args.json)
+    print(search_table(rows, args.size), table(rows, args.size), sep="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
