@@ -36,8 +36,7 @@ class OptimizationArguments:
     drop_path: float = field(
         default=0.0,
         metadata={
-            "help": "stochastic depth, the rate of the last ViT block (arXiv:1603.09382; 0.1 to 0.3); "
-            "draws differ between 1 x 8 and 2 x 4 images"
+            "help": "stochastic depth, the rate of the last ViT block (arXiv:1603.09382; 0.1 to 0.3)"
         },
     )
     ema_decay: float | None = field(

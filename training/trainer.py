@@ -23,7 +23,7 @@ from training.callbacks import (
 )
 from training.config import FineTuningArguments
 from training.data import Splits
-from training.drop_path import add_drop_path
+from training.drop_path import DropPath, add_drop_path
 from training.errors import UserError
 from training.losses import training_loss
 from training.metrics import SUMMARY, FoodMetrics
@@ -48,10 +48,16 @@ class FoodTrainer(Trainer):
     args: FineTuningArguments
 
     def __init__(
-        self, *, preprocessing: Preprocessing, sampler: EpochSampler, **kwargs: Any
+        self,
+        *,
+        preprocessing: Preprocessing,
+        sampler: EpochSampler,
+        drop_path: DropPath | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.preprocessing, self.sampler = preprocessing, sampler
+        self.drop_path = drop_path or DropPath(num_branches=0)
         # ViT's forward takes **kwargs, so Trainer believes the loss is already divided by the
         # number of accumulated batches; ours is a mean over one batch, and Trainer must divide.
         self.model_accepts_loss_kwargs = False
@@ -112,6 +118,7 @@ class FoodTrainer(Trainer):
         return to_model_input(super()._prepare_inputs(inputs), self.preprocessing)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        self.drop_path.draws = inputs.get("drop_path")
         outputs = model(pixel_values=inputs["pixel_values"])
         logits, args = outputs.logits.float(), self.args
         if model.training:
@@ -223,8 +230,11 @@ def build_trainer(
         )
     if args.layer_decay != 1:
         layer_ids(network.model)  # refuses what it does not know
-    add_drop_path(network.model, args.drop_path)
+    drop_path = add_drop_path(network.model, args.drop_path)
     seed = args.seed if args.data_seed is None else args.data_seed
+    images = TrainImages(
+        splits.train, network.preprocessing, args.augmentation(), seed, drop_path.num_branches
+    )
     metrics = FoodMetrics()
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
@@ -239,7 +249,8 @@ def build_trainer(
         preprocessing=network.preprocessing,
         processing_class=network.processor,
         sampler=EpochSampler(len(splits.train), args.total_train_batch_size, seed),
-        train_dataset=TrainImages(splits.train, network.preprocessing, args.augmentation(), seed),
+        drop_path=drop_path,
+        train_dataset=images,
         eval_dataset=evaluation_images(splits.selection, network.preprocessing, eval_cache_gb),
         data_collator=collate,
         compute_metrics=compute_metrics,

@@ -62,21 +62,27 @@ class EvalImages(torch.utils.data.Dataset):
 
 
 # A stream of its own for each kind of augmentation: switching one on leaves the others as they are.
-POLICY, ERASING, MIXING = 1, 2, 3
+POLICY, ERASING, MIXING, DROPPING = 1, 2, 3, 4
 
 
 class TrainImages(torch.utils.data.Dataset):
     """key -> {"pixel_values": uint8 (3, height, width), "labels": int, "flip": bool}.
 
     With random erasing also "erase_box" (4,), with mixup or cutmix "mix_lambda" and "mix_box" (4,),
-    of keys 2k and 2k + 1 of one call the same. `key = epoch * len(dataset) + position`, as `EpochSampler` makes them.
+    of keys 2k and 2k + 1 of one call the same, with stochastic depth "drop_path" (num_branches,),
+    uniform in [0, 1). `key = epoch * len(dataset) + position`, as `EpochSampler` makes them.
     """
 
     def __init__(
-        self, dataset: Dataset, preprocessing: Preprocessing, augmentation: Augmentation, seed: int
+        self,
+        dataset: Dataset,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        seed: int,
+        num_branches: int = 0,
     ) -> None:
         self.dataset, self.preprocessing = in_arrow(dataset), preprocessing
-        self.augmentation, self.seed = augmentation, seed
+        self.augmentation, self.seed, self.num_branches = augmentation, seed, num_branches
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -114,6 +120,9 @@ class TrainImages(torch.utils.data.Dataset):
             stream = self._stream(epoch, position, ERASING)
             box = erasing_box(size.height, size.width, wanted.random_erasing, stream)
             example["erase_box"] = box
+        if self.num_branches:
+            stream = self._stream(epoch, position, DROPPING)
+            example["drop_path"] = stream.random(self.num_branches, dtype=np.float32)
         return example
 
     def _mixing(self, epoch: int, position: int) -> dict[str, Any]:
@@ -214,7 +223,8 @@ def to_model_input(
 ) -> dict[str, torch.Tensor]:
     """On the device: flip, normalise, erase, mix. uint8 -> float32.
 
-    A batch that was mixed also has "own_share" (batch,): what is left of each image's own label.
+    A batch that was mixed also has "own_share" (batch,): what is left of each image's own label;
+    what was drawn for stochastic depth stays as it is.
     """
     pixels = batch["pixel_values"]
     if "flip" in batch:
@@ -222,7 +232,8 @@ def to_model_input(
     pixels = preprocessing.normalize(pixels)
     if "erase_box" in batch:
         pixels = erase(pixels, batch["erase_box"])
-    inputs = {"pixel_values": pixels, "labels": batch["labels"]}
+    kept = ("labels", "drop_path")
+    inputs = {"pixel_values": pixels} | {key: batch[key] for key in kept if key in batch}
     if "mix_box" in batch:
         lambdas, boxes = batch["mix_lambda"], batch["mix_box"]
         inputs["pixel_values"] = mix(pixels, lambdas, boxes)

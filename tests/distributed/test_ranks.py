@@ -33,6 +33,7 @@ color_jitter: 0.2
 random_erasing: 0.3
 mixup: 0.8
 cutmix: 1.0
+drop_path: 0.3
 """
 
 

@@ -15,16 +15,19 @@ from transformers import (
 from tests.unit.toys import TINY_VIT, tiny_arguments, tiny_network, write_image_folder
 from training.config import DataArguments
 from training.data import load_splits
-from training.drop_path import DropPath, add_drop_path, drop_rows, rates_by_depth
+from training.drop_path import DroppedBranch, add_drop_path, drop_rows, rates_by_depth
 from training.errors import UserError
 from training.trainer import build_trainer
 
 IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def network(drop_path: float = 0.0, **config: object) -> torch.nn.Module:
+def network(drop_path: float = 0.0, batch: int = 6, **config: object) -> torch.nn.Module:
+    """A ViT whose next batch has been drawn for, as the trainer does before each forward pass."""
     model = tiny_network(**config).model
-    add_drop_path(model, drop_path)
+    hooked = add_drop_path(model, drop_path)
+    generator = torch.Generator().manual_seed(3)
+    hooked.draws = torch.rand(batch, hooked.num_branches, generator=generator)
     return model
 
 
@@ -32,7 +35,7 @@ def rates_of(model: torch.nn.Module) -> list[list[float]]:
     """The hooks' rates of attention and MLP, block by block."""
     return [
         [hook.rate for branch in (block.attention, block.mlp)
-         for hook in branch._forward_hooks.values() if isinstance(hook, DropPath)]
+         for hook in branch._forward_hooks.values() if isinstance(hook, DroppedBranch)]
         for block in model.base_model.layers
     ]  # fmt: skip
 
@@ -41,9 +44,9 @@ def rates_of(model: torch.nn.Module) -> list[list[float]]:
 
 
 def test_whole_images_are_dropped_and_the_mean_is_kept():
-    torch.manual_seed(0)
     rate, rows = 0.3, 20_000
-    dropped = drop_rows(torch.full((rows, 2, 3), 2.0), rate)
+    drawn = torch.rand(rows, generator=torch.Generator().manual_seed(0))
+    dropped = drop_rows(torch.full((rows, 2, 3), 2.0), drawn, rate)
     per_row = dropped.flatten(1)
     assert (per_row == per_row[:, :1]).all()  # an image is kept or dropped as a whole
     assert sorted(set(per_row[:, 0].tolist())) == pytest.approx([0, 2 / (1 - rate)])
@@ -54,8 +57,7 @@ def test_whole_images_are_dropped_and_the_mean_is_kept():
 
 def test_both_branches_of_a_block_draw_alone():
     """With the last block's branches at 0.5, an image loses none, either or both of them."""
-    torch.manual_seed(0)
-    model = network(0.5, num_hidden_layers=1).train()
+    model = network(0.5, batch=60, num_hidden_layers=1).train()
     seen: list[torch.Tensor] = []
     for name in ("attention", "mlp"):
         getattr(model.vit.layers[0], name).register_forward_hook(
@@ -83,7 +85,6 @@ def test_evaluation_is_that_of_the_plain_network_and_training_is_not():
     plain, model = network().eval(), network(0.6)
     wanted = plain(pixel_values=IMAGES).logits
     assert torch.equal(model.eval()(pixel_values=IMAGES).logits, wanted)
-    torch.manual_seed(0)
     assert not torch.allclose(model.train()(pixel_values=IMAGES).logits, wanted)
 
 
@@ -99,6 +100,13 @@ def test_names_and_saved_files_are_those_of_the_stock_network(tmp_path):
     assert torch.allclose(loaded(pixel_values=IMAGES).logits, plain(pixel_values=IMAGES).logits)
 
 
+def test_training_without_draws_is_the_programmers_error():
+    model = tiny_network().model
+    add_drop_path(model, 0.1)
+    with pytest.raises(RuntimeError, match="DropPath.draws is not set"):
+        model.train()(pixel_values=IMAGES)
+
+
 def test_a_network_without_known_blocks_is_refused():
     resnet = ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8],
                                                        depths=[1, 1]))  # fmt: skip
@@ -111,7 +119,6 @@ def test_a_network_without_known_blocks_is_refused():
 
 
 def gradients(model: torch.nn.Module, run: torch.nn.Module | None = None) -> dict:
-    torch.manual_seed(3)
     (model if run is None else run)(pixel_values=IMAGES).logits.square().sum().backward()
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
