@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from transformers import pipeline
 
+from tests.unit.toys import train, write_image_folder, write_recipe
 from training import release
 from training.errors import UserError
 from training.release import (
@@ -256,3 +258,24 @@ def test_a_gap_is_one_line(released):
     (released / "evaluation.json").write_text(json.dumps(report))
     with pytest.raises(UserError, match="the card of .* cannot be written: .*top1"):
         card_text(released)
+
+
+def test_a_run_with_mixed_labels_is_released_with_softmax_scores(tmp_path):
+    """Soft targets would make it `multi_label_classification`, whose scores are sigmoids."""
+    data = write_image_folder(tmp_path / "dishes", train=8, validation=1)
+    mixed = {
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "label_smoothing_factor": 0.1,
+        "auto_augment": "randaugment",
+    }
+    recipe = write_recipe(tmp_path / "mixed.yaml", dataset=data, **mixed)
+    train(recipe, "--output_dir", tmp_path / "run")
+    record = read(tmp_path / "run" / "run.json")["training"]["augmentation"]
+    assert (record["mixup"], record["cutmix"]) == (0.8, 1.0)
+    release = tmp_path / "run" / "release"
+    assert read(release / "config.json")["problem_type"] == "single_label_classification"
+    scores = pipeline("image-classification", model=str(release))(
+        str(tmp_path / "run" / "example.jpg"), top_k=None
+    )
+    assert len(scores) == 3 and sum(row["score"] for row in scores) == pytest.approx(1, abs=1e-5)
