@@ -60,7 +60,7 @@ def training(facts: CardFacts) -> str:
         ("Label smoothing", f"{facts.label_smoothing:g}"),
         ("Further", _further(facts)),
         ("Augmentation", _augmentation(facts)),
-        ("Seeds", f"{facts.seed} (weights and augmentation), {data_seed} (order of the images)"),
+        ("Seeds", f"{facts.seed} (weights), {data_seed} (order of the images and augmentation)"),
         ("Speed", f"{facts.images_per_second:,.1f} images per second, all processes together"),
         ("Duration", _duration(facts)),
         ("Started, finished", f"{facts.started}, {facts.finished}"),
