@@ -49,6 +49,7 @@ SIZES = {
             "num_hidden_layers": 6,
             "num_attention_heads": 4,
             "intermediate_size": 512,
+            "initializer_range": 0.06,
         },
         "num_train_epochs": 100,
         "dataloader_num_workers": 1,
@@ -95,7 +96,7 @@ EXAMPLE = {
     "label_smoothing_factor": 0.0,
 }
 LEARNING_RATE = {"example": 1e-3, "ours": 1e-3}
-SEARCHED = (3e-4, 1e-3, 3e-3)
+SEARCHED = (5e-4, 1e-3, 2e-3)
 SEARCH_EPOCHS = 30
 # (c): a part of the recipe, and the keys that take it out.
 PARTS = {
