@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison of recipes: what it compares, that it goes on where it was, what its table says."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.toys import write_image_folder
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+RUN = {"size": "cpu", "n": 750, "selection": {"top1": 0.5}, "train_top1": 0.9}
+
+
+@pytest.fixture
+def ablation(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("ablation")
+
+
+def test_the_examples_recipe_has_nothing_of_ours(ablation):
+    example = ablation.variants()["example"]
+    assert set(example) == {*ablation.EXAMPLE, "learning_rate"}
+    off = {"auto_augment", "mixup", "cutmix", "drop_path", "ema_decay", "layer_decay"}
+    assert not off & (set(example) | set(ablation.SHARED))
+
+
+def test_every_part_leaves_out_what_the_recipe_has(ablation):
+    known = ablation.variants()
+    ours = known["ours"]
+    assert {f"ours without {part}" for part in ablation.FEW} <= set(known)
+    for name, keys in known.items():
+        if name.startswith("ours without"):
+            changed = {key for key in ours if keys.get(key) != ours[key]}
+            assert changed and changed <= set(ablation.PARTS[name.removeprefix("ours without ")])
+
+
+def test_other_keys_are_another_run(ablation):
+    one, two = ablation.jobs_for(["example", "ours"], "cpu", [3])
+    record = {"variant": "ours", "size": "cpu", "seed": 3, "keys": two.keys}
+    assert two.matches(record) and not one.matches(record)
+    assert not two.matches(record | {"keys": two.keys | {"mixup": 0.3}})
+    assert not two.matches(record | {"seed": 4})
+    assert one.name != two.name
+
+
+def test_the_table_counts_recorded_runs_of_the_present_recipe(ablation):
+    known = ablation.variants()
+    rows = [
+        {**RUN, "variant": name, "keys": known[name], "seed": seed, "top1": top1}
+        for name, seed, top1 in [("example", 0, 0.5), ("example", 1, 0.6), ("ours", 0, 0.64)]
+    ]
+    rows.append({**RUN, "variant": "ours", "keys": {"learning_rate": 9}, "seed": 1, "top1": 0.0})
+    text = ablation.table(rows, "cpu")
+    assert "| (a) the Trainer example's | 2 | 55.0% | 50.0% to 60.0% | 1.00 |" in text
+    assert "| (b) ours | 1 | 64.0% | 64.0% to 64.0% | 0.80 |" in text
+    assert len(text.splitlines()) == 4
+
+
+def test_unknown_variants_are_refused(ablation, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        ablation.main(["--table", "--variants", "our"])
+    assert stopped.value.code == 2 and "unknown variant 'our'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_recorded_and_not_repeated(ablation, tmp_path, capsys):
+    data = write_image_folder(tmp_path / "dishes", train=30, validation=2)
+    words = ["--dataset", str(data), "--size", "toy", "--variants", "ours", "--seeds", "1"]
+    words += ["--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "rows.json")]
+    assert ablation.main([*words, "--threads", "1"]) == 0
+    assert "(b) ours | 1 |" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "rows.json").read_text())["runs"]
+    assert (row["seed"], row["n"], row["train_n"], row["images_seen"]) == (1, 6, 90, 64)
+    assert str(tmp_path) not in (tmp_path / "rows.json").read_text()
+    assert ablation.main(words) == 0
+    assert "1 of 1 runs are recorded already" in capsys.readouterr().out
