@@ -30,6 +30,7 @@ from typing import Any
 
 import yaml
 from machine import environment
+from pages import Marks
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -38,6 +39,7 @@ from training.config import read_recipe  # noqa: E402
 from training.files import read_json, write_json  # noqa: E402
 from training.run import complete_checkpoints  # noqa: E402
 
+MARKS = Marks.of("ablation.py")
 RESULTS = ROOT / "benchmarks" / "results" / "ablation.json"
 # What the network is, how long it is trained, and how: the same for every variant.
 SIZES = {
@@ -281,13 +283,18 @@ def table(rows: list[dict[str, Any]], size: str) -> str:
     return "\n".join(lines)
 
 
-def search_table(rows: list[dict[str, Any]], size: str) -> str:
+def page_part(rows: list[dict[str, Any]], size: str) -> str:
+    """Both tables; the second only where rates were searched for."""
+    searched = [r for r in rows if r["size"] == size and r["variant"].endswith(", search")]
+    return "\n\n".join([table(rows, size), *([search_table(searched)] if searched else [])])
+
+
+def search_table(rows: list[dict[str, Any]]) -> str:
     """Markdown: top-1 on the selection slice of the short runs; the test images are not looked at."""
-    lines = ["| recipe | learning rate | selection top-1 |", "| --- | --- | --- |"]
+    lines = ["| recipe, short runs | learning rate | selection top-1 |", "| --- | --- | --- |"]
     for row in rows:
-        if row["size"] == size and row["variant"].endswith(", search"):
-            name, rate = row["variant"].removesuffix(", search"), row["keys"]["learning_rate"]
-            lines.append(f"| {name} | {rate:g} | {row['selection']['top1']:.1%} |")
+        name, rate = row["variant"].removesuffix(", search"), row["keys"]["learning_rate"]
+        lines.append(f"| {name} | {rate:g} | {row['selection']['top1']:.1%} |")
     return "\n".join(lines)
 
 
@@ -312,6 +319,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--runs", metavar="DIR", type=Path, default=ROOT / "runs" / "ablation")
     p.add_argument("--json", metavar="FILE", type=Path, default=RESULTS)
     p.add_argument("--table", action="store_true", help="print the tables and train nothing")
+    p.add_argument("--write", metavar="PAGE", type=Path, help="put the tables into that page")
     args = p.parse_args(argv)
     known = variants()
     args.variants = args.variants or ["example", "ours", *(f"ours without {x}" for x in FEW)]
@@ -336,8 +344,10 @@ def main(argv: list[str] | None = None) -> int:
         runner = Runner(args.dataset, args.runs, args.json, args.threads, threading.Lock())
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(runner.run, missing))
-    rows = recorded(args.json)
-    print(search_table(rows, args.size), table(rows, args.size), sep="\n\n")
+    text = page_part(recorded(args.json), args.size)
+    print(text)
+    if args.write:
+        args.write.write_text(MARKS.put(args.write.read_text("utf-8"), text), encoding="utf-8")
     return 0
 
 

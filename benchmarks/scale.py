@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common import command, write_json
+from pages import Marks, UsageError
 from scale_model import (
     CACHED,
     DECODE_ALONE,
@@ -28,14 +29,13 @@ from scale_model import (
     Assumptions,
     Case,
     Measured,
-    UsageError,
     has_evaluation,
     load,
     median_ms,
     spread_ms,
 )
 
-BEGIN, END = "<!-- python benchmarks/scale.py -->", "<!-- end of benchmarks/scale.py -->"
+MARKS = Marks.of("scale.py")
 RUNS = ((1, 256), (8, 256), (64, 256), (64, 4096))  # GPUs, global batch
 NOT_RECORDED = "not recorded"
 
@@ -58,7 +58,7 @@ def write(args: argparse.Namespace) -> None:
     if args.json:
         write_json(args.json, result(measured, given))
     if args.write:
-        page = put_between_marks(args.write.read_text(encoding="utf-8"), text)
+        page = MARKS.put(args.write.read_text(encoding="utf-8"), text)
         args.write.write_text(page, encoding="utf-8")
 
 
@@ -93,18 +93,6 @@ def result(measured: Measured, given: Assumptions) -> dict[str, Any]:
 
 def cases(measured: Measured, given: Assumptions, size: int, **more: Any) -> list[Case]:
     return [Case(gpus, measured, given, size, batch, **more) for gpus, batch in RUNS]
-
-
-def put_between_marks(page: str, text: str) -> str:
-    """Raises UsageError where the page has no such place."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise UsageError(f"the page needs the lines {BEGIN} and {END}, once each")
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}"
-
-
-def between_marks(page: str) -> str:
-    return page.split(BEGIN)[1].split(END)[0].strip("\n")
 
 
 # ---- tables --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common import ROOT, VIT_B, vit_flops
+from pages import UsageError
 
 RESULTS = ROOT / "benchmarks" / "results"
 TRAIN, TEST, CLASSES = 75_750, 25_250, 101
@@ -19,10 +20,6 @@ MAX_WORKERS = 16  # of a process: `dataloader_num_workers: -1` in training/confi
 SCAN_IMAGES_A_PROCESS = 2000  # of the scan before the first step
 BACKWARD = 2 / 3  # share of a training pass: the backward pass has twice the forward's operations
 ASSUMED = "assumed"
-
-
-class UsageError(Exception):
-    """What a person can mend, in one line."""
 
 
 def assumption(default: float, meaning: str, source: str = ASSUMED) -> Any:

@@ -3,13 +3,17 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.unit.toys import write_image_folder
+from training.config import known_keys
+from training.files import packaged_recipes
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+PAGE = BENCHMARKS.parent / "docs" / "recipes.md"
 RUN = {"size": "cpu", "n": 750, "selection": {"top1": 0.5}, "train_top1": 0.9}
 
 
@@ -56,6 +60,20 @@ def test_the_table_counts_recorded_runs_of_the_present_recipe(ablation):
     assert "| (a) the Trainer example's | 2 | 55.0% | 50.0% to 60.0% | 1.00 |" in text
     assert "| (b) ours | 1 | 64.0% | 64.0% to 64.0% | 0.80 |" in text
     assert len(text.splitlines()) == 4
+
+
+def test_the_page_holds_what_the_script_prints(ablation):
+    now = ablation.page_part(ablation.recorded(ablation.RESULTS), "cpu")
+    assert ablation.MARKS.get(PAGE.read_text(encoding="utf-8")) == now, (
+        "run `python benchmarks/ablation.py --table --write docs/recipes.md` and read the prose again"
+    )
+
+
+def test_the_page_names_keys_and_recipes_that_exist():
+    text = PAGE.read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:--)?([a-z_0-9]+)(?:[: ][^`]*)?`", text))
+    names = known_keys() | set(packaged_recipes()) | {"full", "trivialaugment", "food101"}
+    assert len(named) > 20 and not named - names, named - names
 
 
 def test_unknown_variants_are_refused(ablation, capsys):

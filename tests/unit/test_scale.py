@@ -43,7 +43,7 @@ def case(scale, gpus, size=224, batch=256, known=None, **given):
 
 def test_the_page_holds_what_the_script_prints(scale):
     now = scale.page_part(scale.Measured.read(), scale.Assumptions())
-    assert scale.between_marks(PAGE.read_text(encoding="utf-8")) == now, (
+    assert scale.MARKS.get(PAGE.read_text(encoding="utf-8")) == now, (
         "run `python benchmarks/scale.py --write docs/scale.md` and read the prose again"
     )
 
@@ -51,7 +51,7 @@ def test_the_page_holds_what_the_script_prints(scale):
 def test_every_option_that_the_prose_names_exists(scale):
     text = PAGE.read_text(encoding="utf-8")
     options = {field.name for field in scale.dataclasses.fields(scale.Assumptions)}
-    before, after = text.split(scale.BEGIN)[0], text.split(scale.END)[1]
+    before, after = text.split(scale.MARKS.begin)[0], text.split(scale.MARKS.end)[1]
     prose = before + after
     named = {word.split("`")[0].split()[0] for word in prose.split("`--")[1:]}
     ours = {"write", "json", "short_side", "per_device_train_batch_size", "save_only_model"}
@@ -74,19 +74,19 @@ def test_the_recipe_is_the_one_that_is_calculated(scale):
 
 def test_write_replaces_the_place_between_the_marks(scale, tmp_path, capsys, monkeypatch):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{scale.BEGIN}\nold\n{scale.END}\nafter\n")
+    page.write_text(f"before\n{scale.MARKS.begin}\nold\n{scale.MARKS.end}\nafter\n")
     file = tmp_path / "scale.json"
     argv = ["--write", str(page), "--json", str(file), "--price_per_gpu_hour", "4"]
     monkeypatch.setattr(sys, "argv", ["scale.py", *argv])
     assert scale.main(argv) == 0
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert scale.between_marks(text) == capsys.readouterr().out.strip("\n")
+    assert scale.MARKS.get(text) == capsys.readouterr().out.strip("\n")
     assert "| `--price_per_gpu_hour` | 4 | dollars | given on the command line |" in text
     runs = json.loads(file.read_text())["runs"]
     assert len(runs) == 8 and runs[0]["cost"] == pytest.approx(4 * runs[0]["gpu_hours"])
     with pytest.raises(scale.UsageError, match="the page needs the lines"):
-        scale.put_between_marks("no marks", "text")
+        scale.MARKS.put("no marks", "text")
 
 
 # ---- what is missing -----------------------------------------------------------------------------

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of a page that a script prints, between two comments that name the script."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class UsageError(Exception):
+    """What a person can mend, in one line."""
+
+
+class Marks(NamedTuple):
+    """The comments in front of the printed part and behind it."""
+
+    begin: str
+    end: str
+
+    @classmethod
+    def of(cls, script: str) -> Marks:
+        return cls(f"<!-- python benchmarks/{script} -->", f"<!-- end of benchmarks/{script} -->")
+
+    def put(self, page: str, text: str) -> str:
+        """The page with `text` between the marks.
+
+        Raises:
+            UsageError: the page has no such place, or more than one.
+        """
+        if page.count(self.begin) != 1 or page.count(self.end) != 1:
+            raise UsageError(f"the page needs the lines {self.begin} and {self.end}, once each")
+        before, rest = page.split(self.begin)
+        return f"{before}{self.begin}\n\n{text}\n\n{self.end}{rest.split(self.end)[1]}"
+
+    def get(self, page: str) -> str:
+        return page.split(self.begin)[1].split(self.end)[0].strip("\n")
