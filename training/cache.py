@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from filelock import FileLock, Timeout
 
 from training.errors import UserError
 from training.files import write_json
+from training.machine import usable_cores
 from training.shards import (
     QUALITY,
     RESAMPLE,
@@ -186,7 +186,7 @@ def _build(split: Split, short_side: int, folder: Path, shards: list[Shard]) -> 
     missing = _missing(folder, shards)
     (folder / RECORD).unlink(missing_ok=True)
     if missing:
-        num_rows, workers = sum(shard.rows for shard in missing), min(_cores(), len(missing))
+        num_rows, workers = sum(shard.rows for shard in missing), min(usable_cores(), len(missing))
         _say(
             "reducing %d of %d images to a short side of %d pixels, %d at a time: %s",
             num_rows, len(split), short_side, workers, folder,
@@ -232,7 +232,3 @@ def _say(text: str, *values: Any) -> None:
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split())[:300]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -24,6 +24,7 @@ from training.augmentation import AugmentationArguments
 from training.errors import UserError
 from training.files import find_recipe, packaged_recipes
 from training.keys import REMOVED, TAKEN_AWAY
+from training.machine import usable_cores
 from training.optimization import OptimizationArguments, check_optimization
 from training.step import check_compilation
 from training.tuning import TuningArguments
@@ -225,12 +226,8 @@ class FineTuningArguments(
             self.accelerator_config = {"non_blocking": True}
         if self.dataloader_num_workers < 0:
             local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-            cores = (
-                len(os.sched_getaffinity(0))
-                if hasattr(os, "sched_getaffinity")
-                else os.cpu_count() or 1
-            )
-            self.dataloader_num_workers = max(1, min(16, cores // local - (cores // local > 4)))
+            share = usable_cores() // local
+            self.dataloader_num_workers = max(1, min(16, share - (share > 4)))
         if self.dataloader_num_workers == 0:
             self.dataloader_persistent_workers, self.dataloader_prefetch_factor = False, None
         elif self.dataloader_prefetch_factor is None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from training.errors import UserError
+from training.machine import usable_cores
 
 
 def launch(argv: list[str]) -> int:
@@ -36,13 +37,10 @@ def machine_options() -> list[str]:
     """Options of `accelerate launch` for this machine's GPUs, or its CPU."""
     import torch
 
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     common = ["--num_machines", "1", "--dynamo_backend", "no"]
     if not torch.cuda.is_available():
         # accelerate would count physical cores, one thread where hyper-threads are all there is.
-        threads = ["--num_cpu_threads_per_process", str(cores)]
+        threads = ["--num_cpu_threads_per_process", str(usable_cores())]
         return ["--cpu", "--num_processes", "1", "--mixed_precision", "no", *common, *threads]
     count = torch.cuda.device_count()
     precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"

@@ -102,7 +102,7 @@ def place(monkeypatch, tmp_path) -> Path:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(shards, "SHARD_ROWS", 4)
     monkeypatch.setattr(shards, "GROUP_ROWS", 3)
-    monkeypatch.setattr(cache, "_cores", lambda: 1)
+    monkeypatch.setattr(cache, "usable_cores", lambda: 1)
     return tmp_path / "hf" / "vit-food101"
 
 

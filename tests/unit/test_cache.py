@@ -114,7 +114,7 @@ def test_the_second_time_nothing_is_done(split, reduced):
 def test_several_processes_write_the_same(split, monkeypatch):
     alone = find_or_build(split, SHORT)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(alone.folder.parents[1] / "2"))
-    monkeypatch.setattr(cache, "_cores", lambda: 3)
+    monkeypatch.setattr(cache, "usable_cores", lambda: 3)
     together = find_or_build(split, SHORT)
     assert together.folder != alone.folder
     for file in alone.folder.glob("0*.parquet"):

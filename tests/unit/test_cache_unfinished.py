@@ -77,7 +77,7 @@ def test_a_shard_that_is_found_damaged_while_joining_is_removed(split, place):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk(split, place, monkeypatch, workers, reduced):
     """One line; what is whole stays, nothing else does, and it goes on from there."""
-    monkeypatch.setattr(cache, "_cores", lambda: workers)
+    monkeypatch.setattr(cache, "usable_cores", lambda: workers)
     real = os.replace
 
     def replace(source, target):
@@ -94,7 +94,7 @@ def test_a_full_disk(split, place, monkeypatch, workers, reduced):
     there = {path.name for path in where.iterdir()}
     assert there <= {".lock", *(f"0000{i}-of-00006.parquet" for i in range(3))} and len(there) > 1
     monkeypatch.setattr(os, "replace", real)
-    monkeypatch.setattr(cache, "_cores", lambda: 1)
+    monkeypatch.setattr(cache, "usable_cores", lambda: 1)
     reduced.clear()
     made = find_or_build(split, SHORT)
     assert len(reduced) == 24 - 4 * (len(there) - 1)
@@ -119,7 +119,7 @@ def test_an_image_that_went_away(tmp_path):
 
 
 def test_a_worker_that_is_killed(split, monkeypatch):
-    monkeypatch.setattr(cache, "_cores", lambda: 2)
+    monkeypatch.setattr(cache, "usable_cores", lambda: 2)
     monkeypatch.setattr(
         shards, "reduce_short_side", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     )
@@ -160,7 +160,7 @@ def build(split: Split, log: Path, cores: int, wait: Path | None, limit: int = 0
         return real(data, short_side)
 
     shards.reduce_short_side = slow
-    cache._cores = lambda: cores
+    cache.usable_cores = lambda: cores
     find_or_build(split, SHORT)
 
 
