@@ -149,7 +149,7 @@ def find_layers(model: nn.Module, head: nn.Module, wanted: list[str], rank: int)
     if missing := [end for end, names in found.items() if not names]:
         known = sorted({name.rsplit(".", 1)[-1] for name in linear})
         raise UserError(
-            f"lora_target_modules has {', '.join(missing)}, and {network} has no such linear layer beside "
+            f"lora_target_modules has {', '.join(map(repr, missing))}, and {network} has no such linear layer beside "
             f"its head, which is trained in any case: give some of {', '.join(known[:8])}"
         )
     names = sorted({name for names in found.values() for name in names})
