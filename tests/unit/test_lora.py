@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LoRA: what is adapted and trained, what a checkpoint holds, and that nothing of peft is left."""
+"""LoRA: what is adapted and trained, and that nothing of peft is left after the merge."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -106,6 +107,13 @@ def test_convolutions_are_not_adapted(tmp_path):
     with pytest.raises(UserError, match="ResNetFor.* has no linear layer beside its head"):
         add_adapters(model, args)
     assert len(trained_names(model)) == len(list(model.parameters()))  # it is left as it was
+
+
+def test_a_matrix_that_is_never_called_is_not_adapted():
+    """MultiheadAttention reads the weight of its out_proj, and would leave an adapter out."""
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2), "fc": nn.Linear(8, 8)})
+    with pytest.raises(UserError, match="has 'out_proj', and .*give some of fc"):
+        find_layers(model, nn.Identity(), ["fc", "out_proj"], 4)
 
 
 @pytest.mark.parametrize(
