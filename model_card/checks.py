@@ -124,6 +124,13 @@ def names(value: Any) -> tuple[str, ...]:
     return tuple(text(item) for item in value)
 
 
+def texts(value: Any) -> tuple[str, ...]:
+    """One or more texts."""
+    if not isinstance(value, list) or not value:
+        raise ValueError("a list of one or more texts")
+    return tuple(text(item) for item in value)
+
+
 def pairs(value: Any) -> tuple[tuple[str, Any], ...]:
     """A JSON object as pairs (key, value), sorted by key, so that equal objects render equally."""
     if not isinstance(value, dict):

@@ -27,6 +27,10 @@ CONFUSED_ROWS = checks.rows(label=checks.text, predicted=checks.text, n=checks.p
 REDUCTION = checks.fields(
     short_side=checks.positive, jpeg_quality=checks.positive, subsampling=checks.text
 )
+LORA = checks.fields(
+    rank=checks.positive, alpha=checks.amount, dropout=checks.share, target_modules=checks.texts,
+    peft=checks.text,
+)  # fmt: skip
 
 
 def fact(source: str, check: Callable[[Any], Any]) -> Any:
@@ -95,6 +99,11 @@ class CardFacts:
     warmup: float = fact("run.training.warmup_steps", checks.amount)  # below 1: share of steps
     weight_decay: float = fact("run.training.weight_decay", checks.amount)
     optimizer: str = fact("run.training.optimizer", checks.text)
+    # null: another `tune`, or a run from before there was LoRA
+    lora: dict[str, Any] | None = fact("run.training.lora", checks.later(LORA))
+    num_trainable: int | None = fact(
+        "run.training.num_trainable_parameters", checks.later(checks.positive)
+    )
     loss: str = fact("run.training.loss.name", checks.text)
     loss_q: float | None = fact("run.training.loss.q", checks.optional(checks.share))
     label_smoothing: float = fact("run.training.label_smoothing_factor", checks.share)

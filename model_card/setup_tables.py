@@ -47,6 +47,7 @@ def training(facts: CardFacts) -> str:
     rows = (
         ("Base model", _base_model(facts)),
         ("Architecture", _architecture(facts)),
+        ("Trained", _trained(facts)),
         ("Device", devices + facts.device),
         (
             "Mixed precision",
@@ -68,6 +69,22 @@ def training(facts: CardFacts) -> str:
         ("SHA-256 of the code", code(facts.code_sha256)),
     )
     return table(("Training", "As it was"), rows)
+
+
+def _trained(facts: CardFacts) -> str:
+    of_all = (
+        ""
+        if facts.num_trainable is None
+        else f"; {count(facts.num_trainable)} of {count(facts.num_parameters)} parameters"
+    )
+    if (lora := facts.lora) is None:
+        return f"all weights{of_all}"
+    layers = ", ".join(code(name) for name in lora["target_modules"])
+    dropout = f", dropout {lora['dropout']:g}" if lora["dropout"] else ""
+    return (
+        f"LoRA, rank {lora['rank']}, alpha {lora['alpha']:g}{dropout}, on {layers}, and the head in full"
+        f"{of_all}. Merged: the files hold plain weights (peft {lora['peft']})"
+    )
 
 
 def _length(facts: CardFacts) -> str:

@@ -15,7 +15,7 @@ TRAINED_WEIGHTS = "trained_weights.safetensors"
 
 
 class WeightAverage:
-    """Average of a model's parameters and floating-point buffers; further buffers are copied.
+    """Average of a model's trained parameters and floating-point buffers; further buffers are copied.
 
     It starts from the weights as they are. With torch's `AveragedModel` the network would be copied
     and a counter read back from the device at every step; the arithmetic is torch's.
@@ -27,7 +27,8 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        tensors = list(itertools.chain(model.parameters(), model.buffers()))
+        trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+        tensors = list(itertools.chain(trained, model.buffers()))
         self._live = sorted(tensors, key=lambda tensor: not tensor.is_floating_point())
         self._floats = sum(tensor.is_floating_point() for tensor in tensors)
         self._average = [tensor.detach().clone() for tensor in self._live]

@@ -27,7 +27,7 @@ from training.keys import REMOVED, TAKEN_AWAY
 from training.machine import usable_cores
 from training.optimization import OptimizationArguments, check_optimization
 from training.step import check_compilation
-from training.tuning import TuningArguments
+from training.tuning import TuningArguments, check_given
 
 # transformers knows that a loss should be small, and takes every other metric for an accuracy.
 LESS_IS_BETTER = ("nll", "ece", "eval_nll", "eval_ece")
@@ -291,6 +291,8 @@ def parse_recipe(argv: list[str]) -> Recipe:
     )
     if stray:
         raise UserError(f"{stray[0]} (the command line) stands alone: write --key value")
+    set_in_file = {key for key, value in file_values.items() if value is not None}
+    check_given(training.tune, model.model, set_in_file | set(given))
     chosen = {*file_values, *given, "output_dir"}
     return Recipe(Path(name).stem, data, model, training, _resolved(data, model, training, chosen))
 

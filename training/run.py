@@ -32,6 +32,7 @@ from training.data import Splits
 from training.errors import UserError
 from training.evaluation import device_name, evaluate_model, now, versions, write_evaluation
 from training.files import read_json, write_json
+from training.lora import count_parameters, describe_lora, trained_line
 from training.model import Network
 from training.optimization import describe_optimization
 from training.step import describe_step, step_line
@@ -131,6 +132,7 @@ class Run:
                 f"{t['per_device_eval_batch_size']}; {t['device']}, precision "
                 f"{t['mixed_precision']}, {step_line(t)}; "
                 f"{network.head} head for {len(splits.label_names)} labels"
+                f"{trained_line(t, self.record['model']['num_parameters'])}"
             )
             warn_of_small_images(splits, network)
 
@@ -267,7 +269,7 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
         "revision": network.revision,
         "license": network.license,
         "architecture": type(network.model).__name__,
-        "num_parameters": network.model.num_parameters(),
+        "num_parameters": count_parameters(network.model)[1],
         "image_size": network.preprocessing.height,
         "patch_size": getattr(config, "patch_size", None),
         "head": network.head,
@@ -331,6 +333,8 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         **describe_step(trainer),
         **{key: getattr(args, key) for key in keys},
         "tune": args.tune,
+        "lora": describe_lora(args),
+        "num_trainable_parameters": count_parameters(trainer.model)[0],
         "optimization": describe_optimization(args),
         "loss": {"name": args.loss, "q": args.generalized_q()},
         "augmentation": args.augmentation().in_force(),

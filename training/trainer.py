@@ -25,6 +25,7 @@ from training.config import FineTuningArguments
 from training.data import Splits
 from training.drop_path import DropPath, add_drop_path
 from training.errors import UserError
+from training.lora import LORA_WEIGHTS, Adapters, add_adapters
 from training.losses import training_loss
 from training.metrics import SUMMARY, FoodMetrics
 from training.model import Network
@@ -53,11 +54,13 @@ class FoodTrainer(Trainer):
         preprocessing: Preprocessing,
         sampler: EpochSampler,
         drop_path: DropPath | None = None,
+        adapters: Adapters | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.preprocessing, self.sampler = preprocessing, sampler
         self.drop_path = drop_path or DropPath(num_branches=0)
+        self.adapters = adapters  # until they are merged, after the training
         # ViT's forward takes **kwargs, so Trainer believes the loss is already divided by the
         # number of accumulated batches; ours is a mean over one batch, and Trainer must divide.
         self.model_accepts_loss_kwargs = False
@@ -68,8 +71,8 @@ class FoodTrainer(Trainer):
         self.add_callback(FiniteLossCallback(self))
         self.add_callback(LogCallback())
         self.average: WeightAverage | None = None  # while training with ema_decay
+        self._refuse_shards()
         if self.args.ema_decay is not None:
-            self._refuse_sharded_average()
             self.add_callback(AverageCallback(self))
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStopping(self.args.early_stopping_patience))
@@ -82,6 +85,9 @@ class FoodTrainer(Trainer):
         if self.average is not None:  # the best checkpoint's, if loaded, are averaged already
             self.average.swap()
             self.average = None
+        if self.adapters is not None:
+            self.adapters.merge()
+            self.adapters = None
         return result
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -91,11 +97,18 @@ class FoodTrainer(Trainer):
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.average is None else self.average.in_model()
 
-    def _refuse_sharded_average(self) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+    def _refuse_shards(self) -> None:
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return
+        if self.args.ema_decay is not None:
             raise UserError(
                 f"ema_decay {self.args.ema_decay} with FSDP or DeepSpeed: each process holds a part of the "
                 "weights only; use accelerate_config.yaml, or leave ema_decay out"
+            )
+        if self.adapters is not None:
+            raise UserError(
+                "tune is lora with FSDP or DeepSpeed: adapters are merged where the whole matrix is; use "
+                "accelerate_config.yaml, whose processes hold all the weights"
             )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
@@ -151,7 +164,7 @@ class FoodTrainer(Trainer):
         if self.args.should_save and not self.args.save_only_model:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             if self.average is not None:
-                save_file(self.model.state_dict(), folder / TRAINED_WEIGHTS)
+                self._save_weights(folder / TRAINED_WEIGHTS)
             (folder / COMPLETE).touch()
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
@@ -163,16 +176,46 @@ class FoodTrainer(Trainer):
                 f"checkpoint {resume_from_checkpoint} was written with{'' if trained.is_file() else 'out'} "
                 f"ema_decay and the recipe has {self.args.ema_decay}: resume with the recipe that it has"
             )
-        load_weights(self.model, resume_from_checkpoint)
+        self._load_weights(resume_from_checkpoint)
         if self.average is not None:
             self.average.restart()
-            self.model.load_state_dict(load_file(trained), strict=True)
+            if self.adapters is None:
+                self.model.load_state_dict(load_file(trained), strict=True)
+            else:
+                self.adapters.load(trained)
 
     def _load_best_model(self) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_best_model()
-        load_weights(self.model, self.state.best_model_checkpoint)
+        self._load_weights(self.state.best_model_checkpoint)
         self.average = None
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """While adapters are trained, a checkpoint is they and the head; the rest is `model` still."""
+        if self.adapters is None:
+            return super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._save_weights(folder / LORA_WEIGHTS)
+
+    def _save_weights(self, path: Path) -> None:
+        if self.adapters is None:
+            save_file(self.model.state_dict(), path)
+        else:
+            self.adapters.save(path)
+
+    def _load_weights(self, checkpoint: str) -> None:
+        lora = Path(checkpoint) / LORA_WEIGHTS
+        if lora.is_file() != (self.adapters is not None):
+            raise UserError(
+                f"checkpoint {checkpoint} was written with{'' if lora.is_file() else 'out'} tune: lora and "
+                f"the recipe has {self.args.tune}: resume with the recipe that it has"
+            )
+        if self.adapters is None:
+            load_weights(self.model, checkpoint)
+        else:
+            self.adapters.load(lora)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         is_new = self.optimizer is None
@@ -228,6 +271,7 @@ def build_trainer(
         raise UserError(
             f"gradient_checkpointing: {type(network.model).__name__} does not support it; leave it out"
         )
+    adapters = add_adapters(network.model, args)
     if args.layer_decay != 1:
         layer_ids(network.model)  # refuses what it does not know
     drop_path = add_drop_path(network.model, args.drop_path)
@@ -250,6 +294,7 @@ def build_trainer(
         processing_class=network.processor,
         sampler=EpochSampler(len(splits.train), args.total_train_batch_size, seed),
         drop_path=drop_path,
+        adapters=adapters,
         train_dataset=images,
         eval_dataset=evaluation_images(splits.selection, network.preprocessing, eval_cache_gb),
         data_collator=collate,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass, field
 
@@ -36,11 +37,15 @@ class TuningArguments:
     lora_alpha: float = field(
         default=16.0, metadata={"help": "the update counts lora_alpha / lora_rank times"}
     )
-    lora_dropout: float = field(default=0.0, metadata={"help": "dropout on the update's input"})
+    lora_dropout: float = field(
+        default=0.0,
+        metadata={"help": "dropout on the update's input, drawn by torch: process by process"},
+    )
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "v_proj"],
         metadata={
-            "help": "last names of the linear layers that are adapted (LoRA's: query, value)"
+            "help": "last names of the linear layers that are adapted (LoRA's: query, value); the head "
+            "is trained in full"
         },
     )
 
@@ -60,6 +65,9 @@ class TuningArguments:
             raise UserError(f"probe_learning_rates is {rates}: give each of them once")
         if not 0 < self.probe_epochs < math.inf:
             raise UserError(f"probe_epochs is {self.probe_epochs}: give a number above 0")
+        self._check_lora()
+
+    def _check_lora(self) -> None:
         if self.lora_rank < 1:
             raise UserError(f"lora_rank is {self.lora_rank}: give at least 1 (4 to 64 is usual)")
         if not 0 < self.lora_alpha < math.inf:
@@ -70,3 +78,25 @@ class TuningArguments:
             raise UserError(
                 "lora_target_modules is empty: give names of linear layers, as q_proj v_proj"
             )
+        if self.tune == "lora" and importlib.util.find_spec("peft") is None:
+            raise UserError(
+                'tune is lora and peft is not installed: pip install -e ".[lora]", or make setup'
+            )
+
+
+def check_given(tune: str, model: str | None, given: set[str]) -> None:
+    """Refuse what a recipe or a command line asks for and what would not be done.
+
+    Raises:
+        UserError: a key of LoRA without it, or LoRA on random weights.
+    """
+    if tune == "lora":
+        if model is None:
+            raise UserError(
+                "tune is lora and model is null: the weights that LoRA leaves as they are would be random; "
+                "give a model to start from"
+            )
+    elif stray := sorted(key for key in given if key.startswith("lora_")):
+        raise UserError(
+            f"{stray[0]} with tune {tune} does nothing: give tune lora, or leave it out"
+        )

@@ -35,6 +35,7 @@ mixup: 0.8
 cutmix: 1.0
 drop_path: 0.3
 """
+LORA = "tune: lora\nlora_rank: 4\n" + RECIPE[RECIPE.index("total_train_batch_size") :]
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +62,11 @@ def environment(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def train(data, environment, tmp_path_factory):
     """train(ranks, *overrides) -> the run folder, with the world size asserted."""
-    recipe = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-    recipe.write_text(RECIPE)
+    recipes = tmp_path_factory.mktemp("recipe")
 
-    def call(ranks: int, *words: str, folder: Path | None = None) -> Path:
+    def call(ranks: int, *words: str, folder: Path | None = None, text: str = RECIPE) -> Path:
+        recipe = recipes / "tiny.yaml"
+        recipe.write_text(text)
         folder = folder or tmp_path_factory.mktemp("runs") / "run"
         launcher = [sys.executable]
         if ranks > 1:
@@ -146,6 +148,25 @@ def test_interrupted_and_resumed(train, one_by_eight, two_by_four, ranks):
     resumed = train(ranks, *device, *saving, "--resume_from_checkpoint", str(part))
     assert record(resumed, "log_history.json")[-1]["step"] == 8
     assert largest_difference(whole, resumed) == 0.0
+
+
+def test_lora(train, one_by_eight):
+    """One trajectory in one process and in two; stopped in the middle and resumed, bit for bit."""
+    saving = ["--save_strategy", "steps", "--save_steps", "6", "--eval_strategy", "no"]
+    saving += ["--load_best_model_at_end", "false", "--model", str(one_by_eight / "model")]
+    one, two = (train(ranks, *saving, text=LORA) for ranks in (1, 2))
+    losses = [
+        [row["loss"] for row in record(folder, "log_history.json") if "loss" in row]
+        for folder in (one, two)
+    ]
+    assert len(losses[0]) == 8 and losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert largest_difference(one, two) < 1e-4 < largest_difference(one, one_by_eight)
+    # Dropout is drawn by torch, process by process: another run, and as exact.
+    saving += ["--lora_dropout", "0.2"]
+    whole = train(2, *saving, text=LORA)
+    resumed = train(2, *saving, "--resume_from_checkpoint", str(whole / "checkpoint-6"), text=LORA)
+    assert record(resumed, "log_history.json")[-1]["step"] == 8
+    assert largest_difference(whole, resumed) == 0.0 < largest_difference(whole, two)
 
 
 def test_a_multi_gpu_file_on_a_machine_without_gpus(data, environment, tmp_path):

@@ -157,8 +157,6 @@ def test_a_checkpoint_of_the_other_kind_is_refused(trainer_for, tmp_path, before
 
 @pytest.mark.parametrize("key", ["is_fsdp_enabled", "is_deepspeed_enabled"])
 def test_an_average_of_parts_is_refused(key):
-    trainer = {"is_fsdp_enabled": False, "is_deepspeed_enabled": False, key: True}
+    trainer = {"adapters": None, "is_fsdp_enabled": False, "is_deepspeed_enabled": False, key: True}
     with pytest.raises(UserError, match="ema_decay 0.9 with FSDP or DeepSpeed"):
-        FoodTrainer._refuse_sharded_average(
-            SimpleNamespace(**trainer, args=SimpleNamespace(ema_decay=0.9))
-        )
+        FoodTrainer._refuse_shards(SimpleNamespace(**trainer, args=SimpleNamespace(ema_decay=0.9)))

@@ -118,6 +118,27 @@ def test_a_card_does_not_hide_that_training_images_were_encoded_again(tmp_path):
         read(tmp_path, both)
 
 
+def test_a_card_says_what_was_trained(tmp_path):
+    both = files()
+    training = both["run"]["training"]
+    assert "| Trained | all weights |" in render_card(read(tmp_path, both))  # an older run
+    training |= {"num_trainable_parameters": 667493, "lora": None}
+    assert "| all weights; 667,493 of 85,876,325 parameters |" in render_card(read(tmp_path, both))
+    training["lora"] = {"rank": 16, "alpha": 8.0, "dropout": 0.1, "peft": "0.21.2"}
+    with pytest.raises(MissingFactError, match="run.json has no training.lora.target_modules: "):
+        read(tmp_path, both)
+    training["lora"]["target_modules"] = ["q_proj", "v_proj"]
+    text = render_card(read(tmp_path, both))
+    validate_card(text)
+    assert (
+        "LoRA, rank 16, alpha 8, dropout 0.1, on `q_proj`, `v_proj`, and the head in full; "
+        "667,493 of 85,876,325 parameters." in text
+    )
+    training["lora"]["target_modules"] = []
+    with pytest.raises(FactError, match="target_modules|training.lora"):
+        read(tmp_path, both)
+
+
 def test_other_models_and_licences(tmp_path):
     both = files("local")
     both["run"]["model"] |= {"id": "/home/me/cnn", "revision": None, "license": "My-Own"}
