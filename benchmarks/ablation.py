@@ -34,9 +34,9 @@ from machine import environment
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from training.checkpoints import complete_checkpoints  # noqa: E402
 from training.config import read_recipe  # noqa: E402
 from training.files import read_json, write_json  # noqa: E402
-from training.run import complete_checkpoints  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "ablation.json"
 # What the network is, how long it is trained, and how: the same for every variant.

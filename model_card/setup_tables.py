@@ -47,6 +47,7 @@ def training(facts: CardFacts) -> str:
     rows = (
         ("Base model", _base_model(facts)),
         ("Architecture", _architecture(facts)),
+        ("Trained", _trained(facts)),
         ("Device", devices + facts.device),
         (
             "Mixed precision",
@@ -61,13 +62,36 @@ def training(facts: CardFacts) -> str:
         ("Further", _further(facts)),
         ("Augmentation", _augmentation(facts)),
         ("Seeds", f"{facts.seed} (weights and augmentation), {data_seed} (order of the images)"),
-        ("Speed", f"{facts.images_per_second:,.1f} images per second, all processes together"),
+        (
+            "Speed",
+            f"{facts.images_per_second:,.1f} {_seen(facts)} per second, all processes together",
+        ),
         ("Duration", _duration(facts)),
         ("Started, finished", f"{facts.started}, {facts.finished}"),
         ("Recipe", code(hide_paths(facts.recipe_name))),
         ("SHA-256 of the code", code(facts.code_sha256)),
     )
     return table(("Training", "As it was"), rows)
+
+
+def _trained(facts: CardFacts) -> str:
+    """Which weights."""
+    if facts.tune == "linear_probe":
+        return f"a linear head on frozen features; {_chosen_rate(facts.probe)}"
+    if facts.tune == "probe_then_full":
+        epochs = many(facts.probe["epochs"], "epoch")
+        rate = _chosen_rate(facts.probe)
+        return f"all weights, after {epochs} of a linear head on frozen features; its {rate}"
+    return "all weights"
+
+
+def _chosen_rate(probe: dict[str, Any]) -> str:
+    rates = len(probe["selection_top1"])
+    return f"learning rate {probe['learning_rate']:g} of {rates}, chosen on the selection slice"
+
+
+def _seen(facts: CardFacts) -> str:
+    return "features" if facts.tune == "linear_probe" else "images"
 
 
 def _length(facts: CardFacts) -> str:

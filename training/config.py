@@ -26,7 +26,7 @@ from training.files import find_recipe, packaged_recipes
 from training.keys import REMOVED, TAKEN_AWAY
 from training.optimization import OptimizationArguments, check_optimization
 from training.step import check_compilation
-from training.tuning import TuningArguments
+from training.tuning import TuningArguments, check_tuned
 
 # transformers knows that a loss should be small, and takes every other metric for an accuracy.
 LESS_IS_BETTER = ("nll", "ece", "eval_nll", "eval_ece")
@@ -295,6 +295,8 @@ def parse_recipe(argv: list[str]) -> Recipe:
     if stray:
         raise UserError(f"{stray[0]} (the command line) stands alone: write --key value")
     chosen = {*file_values, *given, "output_dir"}
+    named = {*given, *(key for key, value in file_values.items() if value is not None)}
+    check_tuned(training, data, model, named)
     return Recipe(Path(name).stem, data, model, training, _resolved(data, model, training, chosen))
 
 

@@ -216,14 +216,15 @@ def _license(model_id: str, commit: str | None) -> str | None:
         return None
 
 
-def _head(model: PreTrainedModel) -> nn.Linear:
+def head_of(model: PreTrainedModel) -> nn.Linear:
+    """The layer that scores the labels: the last linear one with as many outputs."""
     num_labels = model.config.num_labels
     linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
     return [layer for layer in linear if layer.out_features == num_labels][-1]
 
 
 def _renew_head(model: PreTrainedModel) -> None:
-    head = _head(model)
+    head = head_of(model)
     nn.init.trunc_normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02))
     if head.bias is not None:
         nn.init.zeros_(head.bias)
@@ -236,12 +237,12 @@ def _scale_head(model: PreTrainedModel, scale: float) -> None:
     `head_init_scale`), which multiply weights and bias as well.
     """
     with torch.no_grad():
-        for parameter in _head(model).parameters():
+        for parameter in head_of(model).parameters():
             parameter.mul_(scale)
 
 
 def _reorder_head(model: PreTrainedModel, rows: list[int]) -> None:
-    head = _head(model)
+    head = head_of(model)
     with torch.no_grad():
         head.weight.copy_(head.weight[rows])
         if head.bias is not None:

@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from training.errors import UserError
+
+if TYPE_CHECKING:
+    from training.config import DataArguments, FineTuningArguments, ModelArguments
 
 TUNE = ("full", "linear_probe", "probe_then_full", "lora")
 # The grid of DINOv2's probe (arXiv:2304.07193, dinov2/eval/linear.py), for a batch of 256.
 PROBE_LEARNING_RATES = (
     1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1,
 )  # fmt: skip
+
+# What a probe does not do, with the values that say so too. The first are refused whatever is in
+# force by default, if a recipe names them; the others cannot be told from their defaults.
+_NAMED: dict[str, tuple[Any, ...]] = {
+    "weight_decay": (0,),
+    "max_grad_norm": (0,),
+    "optim": ("sgd",),
+    **dict.fromkeys(("learning_rate", "probe_epochs", "optim_args", "optim_target_modules"), ()),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "neftune_noise_alpha"), ()),
+}
+_NEUTRAL: dict[str, Any] = {
+    "auto_augment": "off",
+    "color_jitter": 0,
+    "random_erasing": 0,
+    "mixup": 0,
+    "cutmix": 0,
+    "reduced_decoding": "off",
+    "layer_decay": 1,
+    "drop_path": 0,
+    "ema_decay": None,
+    "gradient_checkpointing": False,
+}
 
 
 @dataclass
@@ -70,3 +96,41 @@ class TuningArguments:
             raise UserError(
                 "lora_target_modules is empty: give names of linear layers, as q_proj v_proj"
             )
+
+
+def check_tuned(
+    training: FineTuningArguments, data: DataArguments, model: ModelArguments, named: set[str]
+) -> None:
+    """Refuse keys that `tune` leaves without a use; all of them in one line.
+
+    Args:
+        named: the keys that the recipe and the command line give.
+
+    Raises:
+        UserError: there is one, or a probe of a network with random weights is asked for.
+    """
+    tune = training.tune
+    if tune in ("linear_probe", "probe_then_full") and model.model is None:
+        raise UserError(
+            f"tune {tune} with a network from scratch: its features would be random; give `model`, or "
+            "tune full"
+        )
+    for key, users in (
+        ("probe_learning_rates", ("linear_probe", "probe_then_full")),
+        ("probe_epochs", ("probe_then_full", "linear_probe")),
+    ):
+        if key in named and tune not in users:
+            raise UserError(f"{key} with tune {tune}: it is for {users[0]}; leave it out")
+    if tune != "linear_probe":
+        return
+    values = vars(training) | {"train_short_side": data.train_short_side}
+    useless = [key for key, same in _NAMED.items() if key in named and values[key] not in same]
+    neutral = {**_NEUTRAL, "train_short_side": None}
+    useless += [key for key, value in neutral.items() if values[key] != value]
+    if useless:
+        raise UserError(
+            f"tune linear_probe has no use for {', '.join(useless)}: heads learn on frozen features of "
+            "the images as evaluation sees them, by SGD without weight decay or clipping, at each of "
+            "probe_learning_rates, for num_train_epochs; leave out what it has no use for, or start "
+            "from the recipe linear_probe"
+        )
