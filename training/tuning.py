@@ -17,6 +17,7 @@ PROBE_LEARNING_RATES = (
     1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1,
 )  # fmt: skip
 
+MAX_RATE = 1e30  # far beyond use; much further on float32 ends
 # What a probe does not do, with the values that say so too. The first are refused whatever is in
 # force by default, if a recipe names them; the others cannot be told from their defaults.
 _NAMED: dict[str, tuple[Any, ...]] = {
@@ -80,7 +81,7 @@ class TuningArguments:
             *most, last = TUNE
             raise UserError(f"tune is {self.tune!r}: give {', '.join(most)} or {last}")
         rates = self.probe_learning_rates
-        if not rates or not all(0 < rate < math.inf for rate in rates):
+        if not rates or not all(0 < rate < MAX_RATE for rate in rates):  # NaN is neither
             raise UserError(f"probe_learning_rates is {rates}: give numbers above 0, as 0.01 0.1")
         if len(set(rates)) < len(rates):
             raise UserError(f"probe_learning_rates is {rates}: give each of them once")
