@@ -17,7 +17,7 @@ PROBE_LEARNING_RATES = (
     1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1,
 )  # fmt: skip
 
-MAX_RATE = 1e30  # far beyond use; much further on float32 ends
+MAX_RATE = 1e6  # far beyond use; float32 ends much further on
 # What a probe does not do, with the values that say so too. The first are refused whatever is in
 # force by default, if a recipe names them; the others cannot be told from their defaults.
 _NAMED: dict[str, tuple[Any, ...]] = {
@@ -82,7 +82,9 @@ class TuningArguments:
             raise UserError(f"tune is {self.tune!r}: give {', '.join(most)} or {last}")
         rates = self.probe_learning_rates
         if not rates or not all(0 < rate < MAX_RATE for rate in rates):  # NaN is neither
-            raise UserError(f"probe_learning_rates is {rates}: give numbers above 0, as 0.01 0.1")
+            raise UserError(
+                f"probe_learning_rates is {rates}: give numbers above 0, below {MAX_RATE:,.0f}, as 0.01 0.1"
+            )
         if len(set(rates)) < len(rates):
             raise UserError(f"probe_learning_rates is {rates}: give each of them once")
         if not 0 < self.probe_epochs < math.inf:
