@@ -37,7 +37,7 @@ USUAL_KEYS = (
     ("selection_fraction", "share of the training split that chooses the checkpoint"),
     ("undecodable_images", "stop (default) or skip"),
     ("train_short_side", "train on images reduced to this short side; see `food101 cache`"),
-    ("eval_cache_gb", "limit of the decoded evaluation images kept on disk; 0 keeps none"),
+    ("eval_cache_gb", "limit of decoded evaluation images and features on disk; 0 keeps none"),
     ("seed, data_seed, split_seed", "initialisation; order and crops; selection slice"),
     ("output_dir", "the run folder (default runs/RECIPE); never overwritten"),
     ("resume_from_checkpoint", "last, or the folder of a checkpoint"),

@@ -63,7 +63,9 @@ class DataArguments:
     )
     eval_cache_gb: float = field(
         default=16.0,
-        metadata={"help": "limit of the decoded evaluation images kept on disk; 0 keeps none"},
+        metadata={
+            "help": "limit of the decoded evaluation images and a probe's features on disk; 0 keeps none"
+        },
     )
 
     def __post_init__(self) -> None:
