@@ -134,7 +134,7 @@ def test_no_head_left_stops_the_run(probe_for, strategy, tmp_path):
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_heads_and_features_are_float32_in_any_precision(probe_for, precision, monkeypatch):
-    """The sum of the weights is compared with that of a run without mixed precision."""
+    """Bit for bit the heads of a run without mixed precision."""
     exact = probe_for("exact")
     exact.train()
     AcceleratorState._reset_state(True)
