@@ -35,9 +35,9 @@ from pages import Marks
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from training.checkpoints import complete_checkpoints  # noqa: E402
 from training.config import read_recipe  # noqa: E402
 from training.files import read_json, write_json  # noqa: E402
-from training.run import complete_checkpoints  # noqa: E402
 
 MARKS = Marks.of("ablation.py")
 RESULTS = ROOT / "benchmarks" / "results" / "ablation.json"

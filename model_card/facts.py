@@ -31,6 +31,14 @@ LORA = checks.fields(
     rank=checks.positive, alpha=checks.amount, dropout=checks.share, target_modules=checks.texts,
     peft=checks.text,
 )  # fmt: skip
+PROBE = checks.fields(
+    learning_rate=checks.amount,  # for 256 images a step
+    epochs=checks.amount,
+    selection_top1=checks.rows(
+        learning_rate=checks.amount,
+        top1=checks.optional(checks.share),  # null: scores that are not finite
+    ),
+)
 
 
 def fact(source: str, check: Callable[[Any], Any]) -> Any:
@@ -89,6 +97,9 @@ class CardFacts:
     world_size: int = fact("run.training.world_size", checks.positive)
     device: str = fact("run.training.device", checks.text)
     mixed_precision: str = fact("run.training.mixed_precision", checks.text)
+    # absent in runs from before there was a choice, null in those without a probe
+    tune: str | None = fact("run.training.tune", checks.later(checks.text))
+    probe: dict[str, Any] | None = fact("run.training.probe", checks.later(PROBE))
     batch_total: int = fact("run.training.total_train_batch_size", checks.positive)
     batch_device: int = fact("run.training.per_device_train_batch_size", checks.positive)
     accumulation: int = fact("run.training.gradient_accumulation_steps", checks.positive)
@@ -189,6 +200,8 @@ def _check_together(facts: CardFacts) -> None:
     """Refuse an evaluation of other data than the run's, and numbers that contradict each other."""
     if facts.source == "hub" and facts.data_revision is None:
         raise MissingFactError(f"run.json has no data.revision: {CURES['run.json']}")
+    if facts.tune in ("linear_probe", "probe_then_full") and facts.probe is None:
+        raise MissingFactError(f"run.json has no training.probe: {CURES['run.json']}")
     expected = {
         "source": (facts.source, facts.eval_source),
         "dataset_revision": (facts.data_revision, facts.eval_revision),

@@ -136,12 +136,16 @@ def _tables(facts: CardFacts) -> dict[str, str]:
 
 def _title(facts: CardFacts) -> str:
     family = facts.architecture.removesuffix("ForImageClassification")
+    if facts.tune == "linear_probe":
+        return f"Linear probe of {family} on {_dataset_name(facts)}"
     return f"{family} {'fine-tuned' if facts.base_model else 'trained'} on {_dataset_name(facts)}"
 
 
 def _summary(facts: CardFacts) -> str:
     if facts.base_model:
-        origin = f"`{hide_paths(facts.base_model)}`, fine-tuned"
+        probed = facts.tune == "linear_probe"
+        how = "with a linear head trained on its frozen features" if probed else "fine-tuned"
+        origin = f"`{hide_paths(facts.base_model)}`, {how}"
     else:
         parameters = f"{count(facts.num_parameters)} parameters"
         origin = f"A `{facts.architecture}` with {parameters}, trained from scratch"

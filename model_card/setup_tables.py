@@ -62,7 +62,10 @@ def training(facts: CardFacts) -> str:
         ("Further", _further(facts)),
         ("Augmentation", _augmentation(facts)),
         ("Seeds", f"{facts.seed} (weights), {data_seed} (order of the images and augmentation)"),
-        ("Speed", f"{facts.images_per_second:,.1f} images per second, all processes together"),
+        (
+            "Speed",
+            f"{facts.images_per_second:,.1f} {_seen(facts)} per second, all processes together",
+        ),
         ("Duration", _duration(facts)),
         ("Started, finished", f"{facts.started}, {facts.finished}"),
         ("Recipe", code(hide_paths(facts.recipe_name))),
@@ -72,19 +75,40 @@ def training(facts: CardFacts) -> str:
 
 
 def _trained(facts: CardFacts) -> str:
-    of_all = (
-        ""
-        if facts.num_trainable is None
-        else f"; {count(facts.num_trainable)} of {count(facts.num_parameters)} parameters"
-    )
-    if (lora := facts.lora) is None:
-        return f"all weights{of_all}"
+    """Which weights, and how many of them."""
+    if facts.tune == "lora":
+        return f"{_adapted(facts.lora)}{_of_all(facts)}. Merged: the files hold plain weights"
+    if facts.tune == "linear_probe":
+        return f"a linear head on frozen features; {_chosen_rate(facts.probe)}"
+    if facts.tune == "probe_then_full":
+        epochs = many(facts.probe["epochs"], "epoch")
+        rate = _chosen_rate(facts.probe)
+        return f"all weights, after {epochs} of a linear head on frozen features; its {rate}"
+    return f"all weights{_of_all(facts)}"
+
+
+def _of_all(facts: CardFacts) -> str:
+    if facts.num_trainable is None:
+        return ""
+    return f"; {count(facts.num_trainable)} of {count(facts.num_parameters)} parameters"
+
+
+def _adapted(lora: dict[str, Any]) -> str:
     layers = ", ".join(code(name) for name in lora["target_modules"])
     dropout = f", dropout {lora['dropout']:g}" if lora["dropout"] else ""
     return (
-        f"LoRA, rank {lora['rank']}, alpha {lora['alpha']:g}{dropout}, on {layers}, and the head in full"
-        f"{of_all}. Merged: the files hold plain weights (peft {lora['peft']})"
+        f"LoRA, rank {lora['rank']}, alpha {lora['alpha']:g}{dropout}, on {layers}, and the head in full "
+        f"(peft {lora['peft']})"
     )
+
+
+def _chosen_rate(probe: dict[str, Any]) -> str:
+    rates = len(probe["selection_top1"])
+    return f"learning rate {probe['learning_rate']:g} of {rates}, chosen on the selection slice"
+
+
+def _seen(facts: CardFacts) -> str:
+    return "features" if facts.tune == "linear_probe" else "images"
 
 
 def _length(facts: CardFacts) -> str:

@@ -40,9 +40,10 @@ class FiniteLossCallback(TrainerCallback):
     def _check(self) -> None:
         step = int(self.trainer.accelerator.gather(self.trainer.first_bad_step.view(1)).max())
         if step >= 0:
+            rate = self.trainer.rate_key
             raise UserError(
-                f"the training loss was not finite at step {step}: lower learning_rate "
-                f"({self.trainer.args.learning_rate:g}), lengthen warmup_steps, or use bf16 or no mixed "
+                f"the training loss was not finite at step {step}: lower {rate} "
+                f"({getattr(self.trainer.args, rate)}), lengthen warmup_steps, or use bf16 or no mixed "
                 "precision instead of fp16; the checkpoints before it are kept"
             )
 
@@ -103,6 +104,8 @@ class LogCallback(TrainerCallback):
             logger.info(self._train_line(args, state, logs))
         elif "eval_top1" in (logs or {}):
             n = "selection top-1 {:.2%}, loss {:.3f}".format(logs["eval_top1"], logs["eval_loss"])
+            if "eval_probe_learning_rate" in logs:
+                n += f", with the head of learning rate {logs['eval_probe_learning_rate']:g}"
             logger.info("epoch %.2f: %s", state.epoch or 0, n)
 
     def _train_line(self, args: FineTuningArguments, state: Any, logs: dict[str, float]) -> str:

@@ -27,7 +27,7 @@ from training.keys import REMOVED, TAKEN_AWAY
 from training.machine import usable_cores
 from training.optimization import OptimizationArguments, check_optimization
 from training.step import check_compilation
-from training.tuning import TuningArguments, check_given
+from training.tuning import TuningArguments, check_tuned
 
 # transformers knows that a loss should be small, and takes every other metric for an accuracy.
 LESS_IS_BETTER = ("nll", "ece", "eval_nll", "eval_ece")
@@ -64,7 +64,9 @@ class DataArguments:
     )
     eval_cache_gb: float = field(
         default=16.0,
-        metadata={"help": "limit of the decoded evaluation images kept on disk; 0 keeps none"},
+        metadata={
+            "help": "limit of the decoded evaluation images and a probe's features on disk; 0 keeps none"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -291,9 +293,9 @@ def parse_recipe(argv: list[str]) -> Recipe:
     )
     if stray:
         raise UserError(f"{stray[0]} (the command line) stands alone: write --key value")
-    set_in_file = {key for key, value in file_values.items() if value is not None}
-    check_given(training.tune, model.model, set_in_file | set(given))
     chosen = {*file_values, *given, "output_dir"}
+    named = {*given, *(key for key, value in file_values.items() if value is not None)}
+    check_tuned(training, data, model, named)
     return Recipe(Path(name).stem, data, model, training, _resolved(data, model, training, chosen))
 
 

@@ -75,6 +75,7 @@ class Splits:
     left_out: int  # from the training split, before the selection slice is cut
     identical_train_test: int  # test images with a byte-identical training image
     train_cache: dict[str, Any] | None = None  # how `train` was reduced; none: the originals
+    originals: Split | None = None  # the images of `train`, as they were before that
 
 
 def load_splits(args: DataArguments) -> Splits:
@@ -103,13 +104,14 @@ def load_splits(args: DataArguments) -> Splits:
     return Splits(
         source=source,
         train=images.select(kept),
-        selection=_slice(train, chosen),
+        selection=_slice(train, chosen, "selection"),
         test=test,
         label_names=train.label_names,
         train_fingerprint=train.fingerprint,
         left_out=train.left_out,
         identical_train_test=_count_identical(test, train),
         train_cache=cache.summary() if cache else None,
+        originals=_slice(train, kept, "training"),
     )
 
 
@@ -304,10 +306,10 @@ def _cut_selection(train: Split, args: DataArguments) -> tuple[list[int], list[i
     return parts["train"]["row"][:], parts["test"]["row"][:]
 
 
-def _slice(train: Split, rows: list[int]) -> Split:
+def _slice(train: Split, rows: list[int], name: str) -> Split:
     dataset, content = train.dataset.select(rows), tuple(train.content[i] for i in rows)
     fingerprint = _fingerprint(train.label_names, dataset["label"][:], content)
-    return Split("selection", dataset, train.label_names, fingerprint, content)
+    return Split(name, dataset, train.label_names, fingerprint, content)
 
 
 # ---- the scan: every image is decoded once before the first step -------------------------------

@@ -31,15 +31,16 @@ def training_loss(
         q: of the generalised cross-entropy; None takes the cross-entropy.
     """
     if own_share is None:
-        return _losses(logits, labels, smoothing, q, "mean")
-    own = _losses(logits, labels, smoothing, q, "none")
-    others = _losses(logits, partners(labels), smoothing, q, "none")
+        return losses_of(logits, labels, smoothing, q, "mean")
+    own = losses_of(logits, labels, smoothing, q, "none")
+    others = losses_of(logits, partners(labels), smoothing, q, "none")
     return (own_share * own + (1 - own_share) * others).mean()
 
 
-def _losses(
+def losses_of(
     logits: torch.Tensor, labels: torch.Tensor, smoothing: float, q: float | None, reduction: str
 ) -> torch.Tensor:
+    """Of images that are not mixed: (batch,) with reduction "none", or their "mean"."""
     if q is None:
         return nn.functional.cross_entropy(
             logits, labels, label_smoothing=smoothing, reduction=reduction

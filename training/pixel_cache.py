@@ -17,7 +17,7 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -86,10 +86,10 @@ def evaluation_images(
     shape = shape_of(split, preprocessing)
     path = cache_folder() / f"eval-{cache_key(split.content, preprocessing)}.npy"
     with local_main_first():
-        pixels = open_pixels(path, shape)
+        pixels = open_array(path, shape)
         if pixels is None and PartialState().is_local_main_process:
             build(path, split, preprocessing, limit_gb)
-            pixels = open_pixels(path, shape)
+            pixels = open_array(path, shape)
     return decoded if pixels is None else CachedImages(pixels, split.dataset["label"][:])
 
 
@@ -124,32 +124,39 @@ def decoder_name() -> str:
     return f"simplejpeg {version('simplejpeg')}" if fast else f"pillow {version('pillow')}"
 
 
-def open_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """uint8 memory map of `shape`; None where the file is missing, damaged or unreadable.
+def open_array(
+    path: Path, shape: tuple[int, ...], dtype: type[np.generic] = np.uint8
+) -> np.ndarray | None:
+    """Memory map of `shape`; None where the file is missing, damaged or unreadable.
 
     Mapped copy-on-write: torch wants to be able to write, and no write reaches the file. Removing
     the file later does not disturb a process that has it open.
     """
-    start = header(shape)
+    start = header(shape, dtype)
     try:
         with path.open("rb") as file:
             whole = file.read(len(start)) == start
-        if not whole or path.stat().st_size != len(start) + math.prod(shape):
+        if not whole or path.stat().st_size != size_of(shape, dtype):
             return None
-        pixels = np.memmap(path, np.uint8, "c", len(start), shape)
+        values = np.memmap(path, dtype, "c", len(start), shape)
     except OSError:  # most often it is not there; `build` tells the other reasons
         return None
     with contextlib.suppress(PermissionError):  # a cache that others may read and not write
         os.utime(path)  # the least recently used goes first
-    return pixels
+    return values
 
 
-def header(shape: tuple[int, ...]) -> bytes:
-    """The first bytes of a .npy file with uint8 values of `shape`."""
+def header(shape: tuple[int, ...], dtype: type[np.generic] = np.uint8) -> bytes:
+    """The first bytes of a .npy file with values of `shape`."""
     file = io.BytesIO()
-    facts = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    facts = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, facts)
     return file.getvalue()
+
+
+def size_of(shape: tuple[int, ...], dtype: type[np.generic] = np.uint8) -> int:
+    """Bytes of such a file."""
+    return len(header(shape, dtype)) + math.prod(shape) * np.dtype(dtype).itemsize
 
 
 # ---- building ---------------------------------------------------------------------------------
@@ -162,25 +169,41 @@ class NoRoomError(Exception):
 def build(path: Path, split: Split, preprocessing: Preprocessing, limit_gb: float) -> None:
     """Decode `split` into `path`, or say in one line why it is not kept."""
     shape = shape_of(split, preprocessing)
-    size = len(header(shape)) + math.prod(shape)
+    size = size_of(shape) / GB
+
+    def write() -> None:
+        logger.info(f"decoding {len(split)} {split.name} images once, {size:.2g} GB in {path}")
+        write_pixels(path, split, preprocessing)
+
+    reason = store(path, shape, np.uint8, limit_gb, write)
+    if reason:
+        logger.warning(
+            f"the {len(split)} {split.name} images are decoded at each evaluation, for the cache "
+            f"does not take their {size:.2g} GB: {reason}"
+        )
+
+
+def store(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: type[np.generic],
+    limit_gb: float,
+    write: Callable[[], None],
+) -> str:
+    """Make room for a file and let `write` make it; empty, or why it is not kept."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with only_one(path.parent):
-            if open_pixels(path, shape) is not None:  # another process was faster
-                return
+            if open_array(path, shape, dtype) is not None:  # another process was faster
+                return ""
             if path.exists():
                 logger.warning("%s is damaged or unreadable: it is made again", path)
                 path.unlink()
-            make_room(path.parent, size, limit_gb)
-            logger.info(
-                f"decoding {len(split)} {split.name} images once, {size / GB:.2g} GB in {path}"
-            )
-            write_pixels(path, split, preprocessing)
+            make_room(path.parent, size_of(shape, dtype), limit_gb)
+            write()
     except (NoRoomError, OSError) as error:
-        logger.warning(
-            f"the {len(split)} {split.name} images are decoded at each evaluation, for the cache "
-            f"does not take their {size / GB:.2g} GB: {error}"
-        )
+        return str(error)
+    return ""
 
 
 @contextlib.contextmanager
@@ -190,10 +213,10 @@ def only_one(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=1)
     except Timeout:
-        logger.info("waiting for another process that decodes evaluation images")
+        logger.info("waiting for another process that writes to %s", folder)
         lock.acquire()
     try:
-        for left_over in folder.glob(".eval-*"):  # of a build that was killed
+        for left_over in folder.glob(".*.npy"):  # of a build that was killed
             left_over.unlink()
         yield
     finally:
@@ -209,7 +232,7 @@ def make_room(folder: Path, size: int, limit_gb: float) -> None:
     limit = limit_gb * GB
     if size > limit:
         raise NoRoomError(f"eval_cache_gb is {limit_gb:g}")
-    files = [(path, path.stat()) for path in folder.glob("eval-*.npy")]
+    files = [(path, path.stat()) for path in folder.glob("[!.]*.npy")]
     files.sort(key=lambda file: file[1].st_mtime_ns)
     total, freed, victims = sum(stat.st_size for _, stat in files), 0, []
     for path, stat in files:
@@ -226,24 +249,36 @@ def make_room(folder: Path, size: int, limit_gb: float) -> None:
 
 
 def write_pixels(path: Path, split: Split, preprocessing: Preprocessing) -> None:
-    """Decode on all cores of this machine, a batch at a time, under a temporary name.
-
-    Written from front to end: on a full disk that is an error, where a memory map would kill the
-    process.
-    """
-    temporary = path.with_name(f".{path.name}")
+    """Decode on all cores of this machine, a batch at a time."""
     loader = DataLoader(
         CheckedImages(split, preprocessing),
         batch_size=BATCH,
         num_workers=num_decoders(len(split)),
         collate_fn=collate,
     )
+
+    def batches() -> Iterator[np.ndarray]:
+        for batch in with_progress(loader, "decoded", f"{split.name} images", len(split)):
+            refuse_changed(batch["changed"].tolist(), split)
+            yield batch["pixel_values"].numpy()
+
+    write_array(path, shape_of(split, preprocessing), np.uint8, batches())
+
+
+def write_array(
+    path: Path, shape: tuple[int, ...], dtype: type[np.generic], parts: Iterable[np.ndarray]
+) -> None:
+    """Write `parts`, together `shape`, under a temporary name.
+
+    Written from front to end: on a full disk that is an error, where a memory map would kill the
+    process.
+    """
+    temporary = path.with_name(f".{path.name}")
     try:
         with temporary.open("wb") as file:
-            file.write(header(shape_of(split, preprocessing)))
-            for batch in with_progress(loader, "decoded", f"{split.name} images", len(split)):
-                refuse_changed(batch["changed"].tolist(), split)
-                batch["pixel_values"].numpy().tofile(file)
+            file.write(header(shape, dtype))
+            for part in parts:
+                part.tofile(file)
             file.flush()
             os.fsync(file.fileno())  # after a power cut the name must not stand for zeros
         os.replace(temporary, path)

@@ -3,6 +3,8 @@
 run.json            resolved recipe, versions, world size, precision, revisions, seeds, durations
 log_history.json    every logged number; runs/ holds the same for TensorBoard
 checkpoint-N/       what a resume needs
+probe.json          what a linear probe chose, and head.safetensors, the head (tune: linear_probe)
+probe/              the same and its checkpoints (tune: probe_then_full)
 model/              the selected weights, config and image processor
 evaluation.json     the report on the test split; predictions.csv beside it
 example.jpg         one test image
@@ -27,6 +29,7 @@ from accelerate import PartialState
 from filelock import FileLock, Timeout
 
 from training.callbacks import clock
+from training.checkpoints import find_checkpoints, is_begun, probe_result
 from training.config import Recipe
 from training.data import Splits
 from training.errors import UserError
@@ -36,7 +39,7 @@ from training.lora import count_parameters, describe_lora, trained_line
 from training.model import Network
 from training.optimization import describe_optimization
 from training.step import describe_step, step_line
-from training.trainer import COMPLETE, FoodTrainer
+from training.trainer import FoodTrainer
 from training.transforms import image_bytes
 
 logger = logging.getLogger(__name__)
@@ -71,6 +74,7 @@ class Run:
     checkpoint: str | None  # to resume from
     record: dict[str, Any]  # the content of run.json
     is_finished: bool = False
+    probe_checkpoint: str | None = None  # to resume the first phase of probe_then_full from
     seconds: dict[str, float] = field(default_factory=dict)
     lock: FileLock | None = None  # held by the main process until it ends
 
@@ -87,15 +91,16 @@ class Run:
         if record.get("finished"):
             _refuse_other_code(folder, record)
             return cls(recipe, folder, None, record, is_finished=True)
-        checkpoint = find_checkpoint(folder, recipe.training.resume_from_checkpoint)
-        if checkpoint is None and complete_checkpoints(folder):
+        wanted = recipe.training.resume_from_checkpoint
+        checkpoint, probe = find_checkpoints(folder, wanted, recipe.training.tune)
+        if wanted is None and is_begun(folder):
             raise UserError(
                 f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, "
                 "or choose another --output_dir"
             )
         # Nobody writes before everybody has looked.
         PartialState().wait_for_everyone()
-        return cls(recipe, folder, checkpoint, record={})
+        return cls(recipe, folder, checkpoint, record={}, probe_checkpoint=probe)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -183,7 +188,10 @@ class Run:
             "steps": trainer.state.global_step,
             "images_per_second": rates[-1],
             "stopped_early": trainer.state.global_step < trainer.state.max_steps,
+            "probe": (probe := probe_result(self.folder)),
         }
+        if self.recipe.training.tune == "linear_probe":
+            self.record["training"]["learning_rate"] = probe["scaled_learning_rate"]
         self.record["seconds"] = {**self.seconds, "total": round(sum(self.seconds.values()), 2)}
         self.record["finished"] = now()
         if PartialState().is_main_process:
@@ -231,30 +239,6 @@ def lock_folder(folder: Path) -> FileLock:
             f"{folder} is in use by another process: wait for it, or choose another --output_dir"
         ) from error
     return lock
-
-
-def find_checkpoint(folder: Path, wanted: str | None) -> str | None:
-    """`last`, a path or nothing -> the checkpoint folder to resume from."""
-    if wanted is None:
-        return None
-    if wanted == "last":
-        found = complete_checkpoints(folder)
-        if not found:
-            raise UserError(
-                f"resume_from_checkpoint last: {folder} has no complete checkpoint; start without it"
-            )
-        return str(found[-1])
-    if not (Path(wanted) / COMPLETE).is_file():
-        raise UserError(
-            f"resume_from_checkpoint {wanted} is not a complete checkpoint: give its folder, or last"
-        )
-    return wanted
-
-
-def complete_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints whose writing came to its end, oldest first."""
-    found = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1]))
 
 
 # ---- what run.json says --------------------------------------------------------------------------
@@ -308,7 +292,7 @@ def warn_of_small_images(splits: Splits, network: Network) -> None:
 
 
 def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
-    args = trainer.args
+    args, on_features = trainer.args, trainer.args.tune == "linear_probe"
     keys = (
         "total_train_batch_size",
         "per_device_train_batch_size",
@@ -327,7 +311,7 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         "world_size": trainer.accelerator.num_processes,
         "device": device_name(),
         # args.bf16 stays false when the launcher's file asks for bf16; the accelerator knows.
-        "mixed_precision": trainer.accelerator.mixed_precision,
+        "mixed_precision": "no" if on_features else trainer.accelerator.mixed_precision,
         "optimizer": args.optim.value,
         "lr_scheduler_type": args.lr_scheduler_type.value,
         **describe_step(trainer),
@@ -337,7 +321,7 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         "num_trainable_parameters": count_parameters(trainer.model)[0],
         "optimization": describe_optimization(args),
         "loss": {"name": args.loss, "q": args.generalized_q()},
-        "augmentation": args.augmentation().in_force(),
+        "augmentation": {} if on_features else args.augmentation().in_force(),
     }
 
 

@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     from training.console import report
     from training.data import load_splits
     from training.model import build_network
+    from training.probe import build_probe, probe_first
     from training.release import release_run
     from training.run import Run
     from training.trainer import build_trainer
@@ -32,8 +33,12 @@ def main(argv: list[str] | None = None) -> None:
         splits = load_splits(recipe.data)
     with run.stage("model"):
         network = build_network(recipe.model, splits.label_names, recipe.training.seed)
-    trainer = build_trainer(network, splits, recipe.training, recipe.data.eval_cache_gb)
+    build = build_probe if recipe.training.tune == "linear_probe" else build_trainer
+    trainer = build(network, splits, recipe.training, recipe.data.eval_cache_gb)
     run.start(trainer, network, splits)
+    if recipe.training.tune == "probe_then_full":
+        with run.stage("probe"):
+            probe_first(run, network, splits)
     with run.stage("train"):
         trainer.train(resume_from_checkpoint=run.checkpoint)
     run.save_model(trainer)

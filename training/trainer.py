@@ -21,6 +21,7 @@ from training.callbacks import (
     FiniteLossCallback,
     LogCallback,
 )
+from training.checkpoints import COMPLETE
 from training.config import FineTuningArguments
 from training.data import Splits
 from training.drop_path import DropPath, add_drop_path
@@ -39,7 +40,6 @@ from training.transforms import (
     to_model_input,
 )
 
-COMPLETE = "complete"  # written into a checkpoint last, so that half a checkpoint is never resumed
 NO_DECAY = ("cls_token", "position_embeddings", "mask_token", "distillation_token")
 
 
@@ -47,6 +47,7 @@ class FoodTrainer(Trainer):
     """Trainer whose batches are uint8 until they are on the device, and whose order is keyed."""
 
     args: FineTuningArguments
+    rate_key = "learning_rate"  # what to lower where a loss is not finite
 
     def __init__(
         self,
@@ -248,14 +249,11 @@ def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
     model.load_state_dict(saved.state_dict(), strict=True)
 
 
-def build_trainer(
-    network: Network, splits: Splits, args: FineTuningArguments, eval_cache_gb: float = 0.0
-) -> FoodTrainer:
-    """Wire model, images and metrics together; the selection slice is decoded now, or at each use.
+def check_trained(splits: Splits, args: FineTuningArguments) -> None:
+    """Refuse what no trainer could do.
 
     Raises:
-        UserError: fewer training images than one global batch, nothing that selects, or a network
-            that cannot do what the recipe asks.
+        UserError: fewer training images than one global batch, or nothing that selects.
     """
     if len(splits.train) < args.total_train_batch_size:
         raise UserError(
@@ -267,6 +265,18 @@ def build_trainer(
         raise UserError(
             f"metric_for_best_model is {chooses}: give one of {', '.join((*SUMMARY, 'loss'))}"
         )
+
+
+def build_trainer(
+    network: Network, splits: Splits, args: FineTuningArguments, eval_cache_gb: float = 0.0
+) -> FoodTrainer:
+    """Wire model, images and metrics together; the selection slice is decoded now, or at each use.
+
+    Raises:
+        UserError: fewer training images than one global batch, nothing that selects, or a network
+            that cannot do what the recipe asks.
+    """
+    check_trained(splits, args)
     if args.gradient_checkpointing and not network.model.supports_gradient_checkpointing:
         raise UserError(
             f"gradient_checkpointing: {type(network.model).__name__} does not support it; leave it out"

@@ -68,18 +68,26 @@ def train(data, environment, tmp_path_factory):
         recipe = recipes / "tiny.yaml"
         recipe.write_text(text)
         folder = folder or tmp_path_factory.mktemp("runs") / "run"
-        launcher = [sys.executable]
-        if ranks > 1:
-            launcher = [BIN / "accelerate", "launch", "--multi_gpu", "--num_processes", ranks]
-            launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-            launcher += ["--main_process_port", "0"]
-        product = ["-m", "training.train", recipe, "--dataset", data, "--output_dir", folder]
-        done = run([*launcher, *product, *words], environment, ROOT)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert record(folder)["training"]["world_size"] == ranks
+        launch(ranks, recipe, data, folder, environment, *words)
         return folder
 
     return call
+
+
+def launch(
+    ranks: int, recipe: Path, data: Path, folder: Path, environment: dict[str, str], *words: str
+) -> str:
+    """Train in so many processes; what was printed."""
+    launcher = [sys.executable]
+    if ranks > 1:
+        launcher = [BIN / "accelerate", "launch", "--multi_gpu", "--num_processes", ranks]
+        launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launcher += ["--main_process_port", "0"]
+    product = ["-m", "training.train", recipe, "--dataset", data, "--output_dir", folder]
+    done = run([*launcher, *product, *words], environment, ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert record(folder)["training"]["world_size"] == ranks
+    return done.stdout + done.stderr
 
 
 def record(folder: Path, name: str = "run.json"):

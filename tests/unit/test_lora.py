@@ -328,8 +328,8 @@ def test_shards_are_refused(trainer_for):
         (["--lora_rank", "four"], "key lora_rank: invalid int value"),
         (["--lora_alpha", "nan"], "lora_alpha is nan"),
         (["--lora_dropout", "1"], "lora_dropout is 1.0"),
-        (["--model", "null"], "tune is lora and model is null"),
-        (["--tune", "full"], "lora_alpha with tune full does nothing: give tune lora, or leave"),
+        (["--model", "null"], "tune lora and model is null"),
+        (["--tune", "full"], "lora_alpha with tune full does nothing: it is for tune lora; leave"),
         (["--tune", "LoRA"], "tune is 'LoRA': give full"),
     ],
 )

@@ -176,6 +176,30 @@ def test_the_card_says_what_is_not_plain_fine_tuning(tmp_path):
         assert words in text
 
 
+def test_the_card_says_which_weights_were_trained(tmp_path):
+    both = files()
+    assert "| Trained | all weights |" in render_card(read(tmp_path, both))  # an older run
+    rates = [{"learning_rate": rate, "top1": top1} for rate, top1 in ((0.01, 0.86), (1e9, None))]
+    probe = {"learning_rate": 0.01, "epochs": 3.0, "selection_top1": rates}
+    both["run"]["training"] |= {"tune": "linear_probe", "probe": probe, "augmentation": {}}
+    text = render_card(read(tmp_path, both))
+    validate_card(text)
+    chosen = "learning rate 0.01 of 2, chosen on the selection slice |"
+    assert f"| Trained | a linear head on frozen features; {chosen}" in text
+    assert "| Augmentation | none |" in text and "1,234.5 features per second" in text
+    assert "fine-tuned" not in text.split("## Load it")[0]
+    both["run"]["training"]["tune"] = "probe_then_full"
+    text = render_card(read(tmp_path, both))
+    assert (
+        f"| Trained | all weights, after 3 epochs of a linear head on frozen features; its {chosen}"
+        in text
+    )
+    assert "1,234.5 images per second" in text
+    both["run"]["training"]["probe"] = None
+    with pytest.raises(MissingFactError, match="run.json has no training.probe: "):
+        read(tmp_path, both)
+
+
 @pytest.mark.parametrize("path", NEEDED, ids=lambda path: ".".join(map(str, path)))
 def test_a_gap_is_named(tmp_path, path):
     both = files()

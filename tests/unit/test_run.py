@@ -18,6 +18,7 @@ from tests.unit.toys import (
     write_recipe,
 )
 from training import run as run_module
+from training.checkpoints import complete_checkpoints, find_checkpoint
 from training.config import DataArguments, parse_recipe
 from training.data import load_splits
 from training.errors import UserError
@@ -25,8 +26,6 @@ from training.run import (
     Run,
     code_sha256,
     command_line,
-    complete_checkpoints,
-    find_checkpoint,
     lock_folder,
 )
 from training.trainer import FoodTrainer, build_trainer
