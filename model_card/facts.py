@@ -200,8 +200,9 @@ def _check_together(facts: CardFacts) -> None:
     """Refuse an evaluation of other data than the run's, and numbers that contradict each other."""
     if facts.source == "hub" and facts.data_revision is None:
         raise MissingFactError(f"run.json has no data.revision: {CURES['run.json']}")
-    if facts.tune in ("linear_probe", "probe_then_full") and facts.probe is None:
-        raise MissingFactError(f"run.json has no training.probe: {CURES['run.json']}")
+    for needed, tunes in (("probe", ("linear_probe", "probe_then_full")), ("lora", ("lora",))):
+        if facts.tune in tunes and getattr(facts, needed) is None:
+            raise MissingFactError(f"run.json has no training.{needed}: {CURES['run.json']}")
     expected = {
         "source": (facts.source, facts.eval_source),
         "dataset_revision": (facts.data_revision, facts.eval_revision),

@@ -124,6 +124,9 @@ def test_a_card_says_what_was_trained(tmp_path):
     assert "| Trained | all weights |" in render_card(read(tmp_path, both))  # an older run
     training |= {"num_trainable_parameters": 667493, "lora": None}
     assert "| all weights; 667,493 of 85,876,325 parameters |" in render_card(read(tmp_path, both))
+    training["tune"] = "lora"
+    with pytest.raises(MissingFactError, match="training.lora"):
+        read(tmp_path, both)
     training["lora"] = {"rank": 16, "alpha": 8.0, "dropout": 0.1, "peft": "0.21.2"}
     with pytest.raises(MissingFactError, match="run.json has no training.lora.target_modules: "):
         read(tmp_path, both)
@@ -131,8 +134,8 @@ def test_a_card_says_what_was_trained(tmp_path):
     text = render_card(read(tmp_path, both))
     validate_card(text)
     assert (
-        "LoRA, rank 16, alpha 8, dropout 0.1, on `q_proj`, `v_proj`, and the head in full; "
-        "667,493 of 85,876,325 parameters." in text
+        "LoRA, rank 16, alpha 8, dropout 0.1, on `q_proj`, `v_proj`, and the head in full (peft "
+        "0.21.2); 667,493 of 85,876,325 parameters." in text
     )
     training["lora"]["target_modules"] = []
     with pytest.raises(FactError, match="target_modules|training.lora"):
