@@ -7,13 +7,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from tests.unit.card_files import files
 from training import cli
 from training.compare import compare_runs, render
 from training.errors import UserError
+from training.evaluation import write_evaluation
+from training.files import read_predictions
 from training.intervals import mcnemar_exact, paired_interval, wilson_interval
 
 NAMES = ["cheesecake", "cheese_plate", "mac, cheese"]
@@ -260,6 +264,18 @@ def test_one_run_or_none_there(pair):
         compare_runs([pair[0]])
     with pytest.raises(UserError, match="nowhere is not a folder"):
         compare_runs([pair[0], "nowhere"])
+
+
+def test_a_label_with_a_comma_comes_back(tmp_path):
+    """As the evaluation writes it."""
+    report = {"per_class": [{"label": name} for name in NAMES]}
+    split = SimpleNamespace(dataset={"label": [2, 0]})
+    write_evaluation(tmp_path, report, split, np.array([[0.0, 0, 1], [0, 2, 0]]))
+    rows = read_predictions(tmp_path)
+    assert [(row["label"], row["predicted"]) for row in rows] == [
+        ("mac, cheese", "mac, cheese"),
+        ("cheesecake", "cheese_plate"),
+    ]
 
 
 # ---- the command, and its speed ---------------------------------------------------------------
