@@ -14,7 +14,7 @@ INTERPOLATED = ("vit", "deit")  # model types whose position embeddings are a pl
 
 
 def patch_size(config: Any) -> int | None:
-    """Pixels a side of a transformer's patches; None for a CNN, whose first convolution overlaps or not.
+    """Pixels a side of a transformer's patches; None for a CNN.
 
     ConvNeXt's config has a `patch_size` too, the stride of its stem.
     """
