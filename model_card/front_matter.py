@@ -37,7 +37,7 @@ def front_matter(facts: CardFacts, *, model_name: str, dataset_name: str) -> str
 
     license_id = license_of(facts)
     known = license_id in LICENSES
-    family = facts.architecture.removesuffix("ForImageClassification").lower()
+    family = facts.architecture.split("ForImageClassification")[0].lower()
     data = ModelCardData(
         license=license_id if known else "other",
         license_name=None if known else license_id,

@@ -135,7 +135,7 @@ def _tables(facts: CardFacts) -> dict[str, str]:
 
 
 def _title(facts: CardFacts) -> str:
-    family = facts.architecture.removesuffix("ForImageClassification")
+    family = facts.architecture.split("ForImageClassification")[0]
     if facts.tune == "linear_probe":
         return f"Linear probe of {family} on {_dataset_name(facts)}"
     return f"{family} {'fine-tuned' if facts.base_model else 'trained'} on {_dataset_name(facts)}"

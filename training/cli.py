@@ -98,6 +98,14 @@ def evaluate(args: argparse.Namespace) -> None:
         print(f"{key:9}{value:.4f}{interval}")
 
 
+def compare(args: argparse.Namespace) -> None:
+    from training.compare import compare_runs, render
+
+    _quiet_libraries()
+    report = compare_runs(args.runs, None if args.no_speed else args.rounds, args.batch_size)
+    print(json.dumps(report, ensure_ascii=False) if args.json else render(report))
+
+
 def cache(args: argparse.Namespace) -> None:
     from training.config import DataArguments
     from training.data import load_split, open_cache
@@ -190,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("train", help="fine-tune, evaluate and build a release from a recipe")
     _add_cache(verbs)
     _add_evaluate(verbs)
+    _add_compare(verbs)
     _add_card(verbs)
     _add_release(verbs)
     _add_push(verbs)
@@ -217,6 +226,19 @@ def _add_evaluate(verbs: Any) -> None:
         help="limit of the decoded images kept for later evaluations (default: 16; 0 keeps none)",
     )
     p.add_argument("--output", metavar="FILE", help="write the whole report as JSON")
+
+
+def _add_compare(verbs: Any) -> None:
+    p = _verb(verbs, compare, "compare runs on the same test images, image by image")
+    p.add_argument(
+        "runs", metavar="RUN", nargs="+", help="run or release folders; first: reference"
+    )
+    p.add_argument("--no_speed", action="store_true", help="leave out images/s")
+    p.add_argument(
+        "--rounds", type=_positive, default=10, help="measurements of speed (default: %(default)s)"
+    )
+    p.add_argument("--batch_size", type=_positive, help="of the measurement (default: 8; GPU: 64)")
+    p.add_argument("--json", action="store_true", help="everything as one JSON object")
 
 
 def _add_cache(verbs: Any) -> None:

@@ -107,12 +107,14 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if self.model == "null":  # as YAML writes it, on the command line
             self.model = None
+        if self.model_config == "null":
+            self.model_config = None
         if isinstance(self.model_config, str):
             self.model_config = _json_mapping("model_config", self.model_config)
         if self.model and self.model_config:
             raise UserError(
                 "model and model_config are both set: model_config describes a network from scratch, "
-                "give `model: null` with it"
+                "give `model: null` with it, or --model_config null to start from the model"
             )
         if self.image_size is not None and self.image_size < 1:
             raise UserError(f"image_size is {self.image_size}: give a number of pixels")

@@ -14,7 +14,7 @@ from transformers import logging as transformers_logging
 
 from inference.food_classification import readable_name
 from training.errors import UserError
-from training.files import read_json
+from training.files import read_json, read_predictions
 from training.run import Run
 
 
@@ -29,8 +29,8 @@ def report(run: Run) -> None:
     say(
         f"test top-1: {result['metrics']['top1']:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {result['n']:,})"
     )
-    rows = (run.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
-    _, label, predicted, score = rows[1].split(",")
+    first = read_predictions(run.folder)[0]
+    label, predicted, score = first["label"], first["predicted"], first["score"]
     say(
         f"one test image, {run.folder / 'example.jpg'}: {readable_name(predicted)} ({float(score):.0%}), "
         f"labelled {readable_name(label)}"

@@ -7,6 +7,8 @@ saved files, computes in float32, and counts every image once in any number of p
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import platform
 import time
 from collections import deque
@@ -25,7 +27,8 @@ from torch.utils.data import DataLoader, Subset
 from training import __version__
 from training.data import Source, Split
 from training.files import sha256_file, write_json, write_text
-from training.metrics import SUMMARY, FoodMetrics, wilson_interval
+from training.intervals import wilson_interval
+from training.metrics import SUMMARY, FoodMetrics
 from training.model import Network, label_names_of, load_network
 from training.pixel_cache import CachedImages, decoder_name, evaluation_images
 from training.progress import with_progress
@@ -203,10 +206,12 @@ def write_evaluation(
     names = [row["label"] for row in report["per_class"]]
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     predicted, score_ = logits.argmax(1), (1 / shifted.sum(1))
-    lines = ["position,label,predicted,score"]
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")  # quotes a label with a comma
+    rows.writerow(["position", "label", "predicted", "score"])
     for i, label in enumerate(split.dataset["label"][:]):
-        lines.append(f"{i},{names[label]},{names[predicted[i]]},{score_[i]:.6f}")
-    write_text(folder / "predictions.csv", "\n".join(lines) + "\n")
+        rows.writerow([i, names[label], names[predicted[i]], f"{score_[i]:.6f}"])
+    write_text(folder / "predictions.csv", text.getvalue())
     write_json(folder / "evaluation.json", report)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import hashlib
 import json
@@ -53,6 +54,27 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is missing: is {path.parent} a finished run?") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not JSON ({error}): restore it, or train again") from error
+
+
+def read_predictions(folder: Path) -> list[dict[str, str]]:
+    """The rows of predictions.csv: `position`, `label`, `predicted`, `score`.
+
+    Raises:
+        UserError: missing, or not such a table.
+    """
+    path = folder / "predictions.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows, columns = list(reader), set(reader.fieldnames or ())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: is {folder} a finished run?") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not CSV ({error}): restore it, or train again") from error
+    whole = all(None not in row and None not in row.values() for row in rows)
+    if not {"label", "predicted", "score"} <= columns or not whole:
+        raise UserError(f"{path} is not a table of predictions: restore it, or train again")
+    return rows
 
 
 def sha256_file(path: Path) -> str:

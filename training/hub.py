@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx, validate_repo_id
 
 from training.errors import UserError
-from training.files import read_json, sha256_file
+from training.files import read_json, read_predictions, sha256_file
 from training.release import FILES, card_text, check_release
 
 # Answers may differ between machines where the two best labels are this close.
@@ -243,7 +242,7 @@ def rescore(folder: Path, source: Any, split: Any, num_images: int) -> str:
     names = label_names_of(network.model.config)
     images = EvalImages(sample, network.preprocessing)  # so few are not worth a cache
     logits = score(network, images, batch_size=32, num_workers=0)
-    recorded = _predictions(folder)
+    recorded = [row["predicted"] for row in read_predictions(folder)]
     labels = [names[i] for i in sample["label"]]
     answers = [names[i] for i in logits.argmax(1)]
     margins = np.diff(np.sort(logits, axis=1)[:, -2:], axis=1)[:, 0]
@@ -264,11 +263,6 @@ def rescore(folder: Path, source: Any, split: Any, num_images: int) -> str:
         f"{len(positions)} of {len(split)} test images scored again from the downloaded files: "
         f"{right} right, {expected} by the card's record"
     )
-
-
-def _predictions(folder: Path) -> list[str]:
-    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        return [row["predicted"] for row in csv.DictReader(file)]
 
 
 @contextlib.contextmanager

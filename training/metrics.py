@@ -5,7 +5,6 @@ Everything is a sum over images divided once by a count, in float64.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import datasets
@@ -91,11 +90,3 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> f
     bins = np.clip((confidence * NUM_BINS).astype(int), 0, NUM_BINS - 1)
     gaps = np.bincount(bins, weights=correct - confidence, minlength=NUM_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
-
-
-def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927); holds near 0 and 1, where p +- z sd does not."""
-    p, zz = successes / n, z * z / n
-    centre = (p + zz / 2) / (1 + zz)
-    half = z / (1 + zz) * math.sqrt(p * (1 - p) / n + zz / (4 * n))
-    return max(0.0, centre - half), min(1.0, centre + half)

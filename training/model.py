@@ -28,6 +28,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from inference.food_classification import Preprocessing
 from training.config import ModelArguments
 from training.errors import UserError
+from training.resolution import at_resolution, resize_processor
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,15 @@ def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
         _reorder_head(model, [before.index(name) for name in label_names])
         for key, value in _labels(label_names).items():
             setattr(model.config, key, value)
-    if args.image_size and args.image_size != getattr(config, "image_size", args.image_size):
-        model = resize_positions(model, args.image_size)
-        processor = _resize_processor(processor, args.image_size)
+    preprocessing = _preprocessing(processor, model_id)
+    if args.image_size:
+        model = at_resolution(model, args.image_size)
+        if (preprocessing.height, preprocessing.width) != (args.image_size, args.image_size):
+            processor = resize_processor(processor, args.image_size)
+            preprocessing = _preprocessing(processor, model_id)
     head = "kept" if kept else "new"
     license_id = _license(model_id, commit)
-    return Network(model, processor, _preprocessing(processor, model_id), commit, license_id, head)
+    return Network(model, processor, preprocessing, commit, license_id, head)
 
 
 def _labels(label_names: list[str]) -> dict[str, Any]:
@@ -177,7 +181,7 @@ def _load(cls: Any, model_id: str, revision: str | None, **kwargs: Any) -> Any:
     try:
         with quiet_transformers():  # a new head is reported by us, in one line
             return cls.from_pretrained(model_id, revision=revision, **kwargs)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"model {model_id} cannot be loaded: {reason} (give a folder or a Hub id user/name that "
@@ -216,18 +220,34 @@ def _license(model_id: str, commit: str | None) -> str | None:
         return None
 
 
+def heads_of(model: PreTrainedModel) -> list[nn.Linear]:
+    """The layers that score the labels: one, or two where DeiT or LeViT were distilled.
+
+    A layer of the backbone is none of them, also where it is as wide as there are labels.
+
+    Raises:
+        UserError: no linear layer after the backbone has as many outputs.
+    """
+    backbone = set() if model.base_model is model else set(model.base_model.modules())
+    after = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in backbone]
+    found = [layer for layer in after if layer.out_features == model.config.num_labels]
+    if not found:
+        raise UserError(
+            f"{type(model).__name__} has no linear layer that scores the labels: give another model"
+        )
+    return found
+
+
 def head_of(model: PreTrainedModel) -> nn.Linear:
-    """The layer that scores the labels: the last linear one with as many outputs."""
-    num_labels = model.config.num_labels
-    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    return [layer for layer in linear if layer.out_features == num_labels][-1]
+    """The layer that scores the labels; the last one where there are two."""
+    return heads_of(model)[-1]
 
 
 def _renew_head(model: PreTrainedModel) -> None:
-    head = head_of(model)
-    nn.init.trunc_normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02))
-    if head.bias is not None:
-        nn.init.zeros_(head.bias)
+    for head in heads_of(model):
+        nn.init.trunc_normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02))
+        if head.bias is not None:
+            nn.init.zeros_(head.bias)
 
 
 def _scale_head(model: PreTrainedModel, scale: float) -> None:
@@ -237,48 +257,14 @@ def _scale_head(model: PreTrainedModel, scale: float) -> None:
     `head_init_scale`), which multiply weights and bias as well.
     """
     with torch.no_grad():
-        for parameter in head_of(model).parameters():
-            parameter.mul_(scale)
+        for head in heads_of(model):
+            for parameter in head.parameters():
+                parameter.mul_(scale)
 
 
 def _reorder_head(model: PreTrainedModel, rows: list[int]) -> None:
-    head = head_of(model)
     with torch.no_grad():
-        head.weight.copy_(head.weight[rows])
-        if head.bias is not None:
-            head.bias.copy_(head.bias[rows])
-
-
-def resize_positions(model: PreTrainedModel, image_size: int) -> PreTrainedModel:
-    """A ViT for another resolution: position embeddings are interpolated (bicubic, as in timm).
-
-    Raises:
-        UserError: the model has no ViT position embeddings, or the patch size does not divide.
-    """
-    config = model.config
-    if getattr(config, "model_type", None) not in ("vit", "deit"):
-        raise UserError(
-            f"image_size {image_size}: only ViT and DeiT checkpoints can change resolution"
-        )
-    if image_size % config.patch_size:
-        raise UserError(
-            f"image_size {image_size} is not a multiple of the patch size {config.patch_size}"
-        )
-    state = model.state_dict()
-    key = next(name for name in state if name.endswith("position_embeddings"))
-    old_side = config.image_size // config.patch_size
-    prefix = state[key].shape[1] - old_side**2  # class token, and DeiT's distillation token
-    tokens, grid = state[key][:, :prefix], state[key][:, prefix:]
-    grid = grid.transpose(1, 2).reshape(1, -1, old_side, old_side)
-    side = image_size // config.patch_size
-    grid = nn.functional.interpolate(grid, size=(side, side), mode="bicubic", antialias=True)
-    state[key] = torch.cat([tokens, grid.flatten(2).transpose(1, 2)], 1)
-    config.image_size = image_size
-    resized = AutoModelForImageClassification.from_config(config)
-    resized.load_state_dict(state)
-    return resized
-
-
-def _resize_processor(processor: Any, image_size: int) -> Any:
-    processor.size = {"height": image_size, "width": image_size}
-    return processor
+        for head in heads_of(model):
+            head.weight.copy_(head.weight[rows])
+            if head.bias is not None:
+                head.bias.copy_(head.bias[rows])

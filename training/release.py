@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import UserError
-from training.files import read_json, sha256_file, write_json, write_text
+from training.files import read_json, read_predictions, sha256_file, write_json, write_text
 
 PIPELINE = Path("food_classification.py")
 CUSTOM_PIPELINES = {
@@ -173,8 +173,8 @@ def load_back(folder: Path, run: Path) -> None:
     with quiet_transformers():
         stock = pipeline("image-classification", model=str(folder), device="cpu")
         food = pipeline(model=str(folder), trust_remote_code=True, device="cpu")
-    row = (folder / "predictions.csv").read_text(encoding="utf-8").splitlines()[1].split(",")
-    label, score = row[2], float(row[3])
+    row = read_predictions(folder)[0]
+    label, score = row["predicted"], float(row["score"])
     num_labels = len(json.loads((folder / "config.json").read_text())["id2label"])
     if food.task != "food-classification" or type(food).__name__ != "FoodClassificationPipeline":
         raise RuntimeError(f"the release loads as {type(food).__name__} for {food.task}")

@@ -38,6 +38,7 @@ from training.files import read_json, write_json
 from training.lora import count_parameters, describe_lora, trained_line
 from training.model import Network
 from training.optimization import describe_optimization
+from training.resolution import patch_size
 from training.step import describe_step, step_line
 from training.trainer import FoodTrainer
 from training.transforms import image_bytes
@@ -255,7 +256,7 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
         "architecture": type(network.model).__name__,
         "num_parameters": count_parameters(network.model)[1],
         "image_size": network.preprocessing.height,
-        "patch_size": getattr(config, "patch_size", None),
+        "patch_size": patch_size(config),
         "head": network.head,
         "head_init_scale": recipe.model.head_init_scale if network.head == "new" else None,
     }

@@ -40,7 +40,13 @@ from training.transforms import (
     to_model_input,
 )
 
-NO_DECAY = ("cls_token", "position_embeddings", "mask_token", "distillation_token")
+NO_DECAY = (
+    "cls_token",
+    "position_embeddings",
+    "mask_token",
+    "distillation_token",
+    "relative_position_bias_table",  # Swin, BEiT
+)
 
 
 class FoodTrainer(Trainer):
@@ -229,12 +235,14 @@ class FoodTrainer(Trainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weight decay for matrices only: no bias, norm, class token or position embedding.
 
-        Trainer's own rule decays ViT's `cls_token` and `position_embeddings`.
+        Trainer's own rule decays ViT's `cls_token` and `position_embeddings`. A vector may be stored
+        with more dimensions, as the gain of ConvNeXt V2 is: only those above 1 count.
         """
         return [
             name
             for name, parameter in model.named_parameters()
-            if parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in NO_DECAY
+            if sum(size > 1 for size in parameter.shape) > 1
+            and name.rsplit(".", 1)[-1] not in NO_DECAY
         ]
 
 

@@ -16,7 +16,7 @@ from training import cli
 from training.errors import UserError
 from training.reports import model_folder
 
-VERBS = ("train", "cache", "evaluate", "card", "release", "push", "predict")
+VERBS = ("train", "cache", "evaluate", "compare", "card", "release", "push", "predict")
 # Prints the heavy libraries that were imported on the way, after the verb's own output.
 HELP = """
 import sys

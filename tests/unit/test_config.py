@@ -108,6 +108,9 @@ def test_null_on_the_command_line_takes_back_the_file(parse):
     for words in (["--model", "null"], ["--model=null"]):
         recipe = parse("model: user/name\n", *words, "--model_config", '{"hidden_size": 48}')
         assert recipe.model.model is None and recipe.values["model"] is None
+    words = ["--model", "user/name", "--model_config", "null"]
+    recipe = parse("model_config: {hidden_size: 48}\n", *words)
+    assert recipe.model.model == "user/name" and recipe.values["model_config"] is None
 
 
 @pytest.mark.parametrize("name", packaged_recipes())

@@ -14,7 +14,6 @@ from training.metrics import (
     classification_metrics,
     expected_calibration_error,
     log_softmax,
-    wilson_interval,
 )
 
 
@@ -78,27 +77,6 @@ def test_ece_agrees_with_a_plain_loop(scored):
         if inside.any():
             expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
     assert classification_metrics(logits, labels)["ece"] == pytest.approx(expected)
-
-
-# Four decimals; the defining equation in the test is the check that does not share our formula.
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    [
-        (9, 10, 0.5958, 0.9821),
-        (0, 10, 0.0, 0.2775),
-        (10, 10, 0.7225, 1.0),
-        (5, 10, 0.2366, 0.7634),
-        (22725, 25250, 0.8962, 0.9036),
-    ],
-)
-def test_wilson_intervals(successes, n, low, high):
-    got = wilson_interval(successes, n)
-    assert got == pytest.approx((low, high), abs=5e-5)
-    # The defining equation: at each bound p, |p_hat - p| is z standard errors of p.
-    for bound in got:
-        if 1e-9 < bound < 1 - 1e-9:
-            error = math.sqrt(bound * (1 - bound) / n)
-            assert abs(successes / n - bound) / error == pytest.approx(1.959964, rel=1e-6)
 
 
 def test_ties_count_against_the_model():
