@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from training.errors import UserError
-from training.model import head_of
+from training.model import heads_of
 
 if TYPE_CHECKING:
     from training.config import FineTuningArguments
@@ -113,21 +113,24 @@ def add_adapters(model: PreTrainedModel, args: FineTuningArguments) -> Adapters 
         )
     from peft import LoraConfig, LoraModel
 
-    head = head_of(model)
+    heads = heads_of(model)  # two in a distilled DeiT
     config = LoraConfig(
         r=args.lora_rank,
         lora_alpha=args.lora_alpha,
         lora_dropout=args.lora_dropout,
-        target_modules=find_layers(model, head, args.lora_target_modules, args.lora_rank),
+        target_modules=find_layers(model, heads, args.lora_target_modules, args.lora_rank),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
         tuner = LoraModel(model, config, "default")
-    head.requires_grad_(True)
+    for head in heads:
+        head.requires_grad_(True)
     return Adapters(model, tuner)
 
 
-def find_layers(model: nn.Module, head: nn.Module, wanted: list[str], rank: int) -> list[str]:
+def find_layers(
+    model: nn.Module, heads: list[nn.Linear], wanted: list[str], rank: int
+) -> list[str]:
     """Full names of the linear layers whose name ends with one of `wanted`; every one must match.
 
     Raises:
@@ -137,7 +140,7 @@ def find_layers(model: nn.Module, head: nn.Module, wanted: list[str], rank: int)
     linear = {
         name: layer
         for name, layer in model.named_modules()
-        if type(layer) is nn.Linear and layer is not head
+        if type(layer) is nn.Linear and layer not in heads
     }
     network = type(model).__name__
     if not linear:

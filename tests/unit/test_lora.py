@@ -13,6 +13,8 @@ from torch import nn
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
     ResNetConfig,
     ResNetForImageClassification,
     ViTForImageClassification,
@@ -20,11 +22,11 @@ from transformers import (
 )
 
 from tests.unit.adapted import LORA, adapted, pixels, same, shake, trained_names, weights
-from tests.unit.toys import tiny_arguments, tiny_network, train, write_recipe
+from tests.unit.toys import TINY_VIT, tiny_arguments, tiny_network, train, write_recipe
 from training.config import parse_recipe
 from training.errors import UserError
 from training.lora import Adapters, add_adapters, count_parameters, find_layers
-from training.model import head_of, load_network
+from training.model import heads_of, load_network
 from training.trainer import FoodTrainer, build_trainer
 
 NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
@@ -100,6 +102,13 @@ def test_a_convnext_with_its_own_names(splits, tmp_path):
     assert moved == adapted | {"classifier.weight", "classifier.bias"}
 
 
+def test_both_heads_of_a_distilled_network_are_trained(tmp_path):
+    model = DeiTForImageClassificationWithTeacher(DeiTConfig(**TINY_VIT, num_labels=3))
+    add_adapters(model, tiny_arguments(tmp_path, **LORA))
+    plain = {name.split(".")[0] for name in trained_names(model) if "lora_" not in name}
+    assert plain == {"cls_classifier", "distillation_classifier"}
+
+
 def test_convolutions_are_not_adapted(tmp_path):
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3)
     model = ResNetForImageClassification(config)
@@ -113,7 +122,7 @@ def test_a_matrix_that_is_never_called_is_not_adapted():
     """MultiheadAttention reads the weight of its out_proj, and would leave an adapter out."""
     model = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2), "fc": nn.Linear(8, 8)})
     with pytest.raises(UserError, match="has 'out_proj', and .*give some of fc"):
-        find_layers(model, nn.Identity(), ["fc", "out_proj"], 4)
+        find_layers(model, [], ["fc", "out_proj"], 4)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +148,7 @@ def test_a_matrix_that_is_never_called_is_not_adapted():
 def test_a_name_that_fits_nothing_is_refused(names, rank, message):
     model = tiny_network().model
     with pytest.raises(UserError, match=message):
-        find_layers(model, head_of(model), names, rank)
+        find_layers(model, heads_of(model), names, rank)
 
 
 # ---- the merge ----------------------------------------------------------------------------------
