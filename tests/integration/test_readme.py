@@ -14,15 +14,18 @@ import pytest
 from tests.integration.conftest import ROOT, food101
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RECIPES = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks" / "results" / "runs"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
 
 
 def commands() -> list[list[str]]:
-    lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+    """Of README in blocks, of the page on recipes also between backticks."""
+    found = [*blocks("bash"), *re.findall(r"`(food101 train [^`]+)`", RECIPES)]
+    lines = [line for block in found for line in block.splitlines() if line.strip()]
     return [shlex.split(line, comments=True) for line in lines]
 
 

@@ -71,9 +71,11 @@ def test_the_page_holds_what_the_script_prints(ablation):
 
 def test_the_page_names_keys_and_recipes_that_exist():
     text = PAGE.read_text(encoding="utf-8")
-    named = set(re.findall(r"`(?:--)?([a-z_0-9]+)(?:[: ][^`]*)?`", text))
-    names = known_keys() | set(packaged_recipes()) | {"full", "trivialaugment", "food101"}
-    assert len(named) > 20 and not named - names, named - names
+    keys = re.findall(r"^\| `.*?\|", text, re.M)  # first cells
+    keys = set(re.findall(r"`(\w+)[:`]", " ".join(keys))) | set(re.findall(r"`--(\w+)", text))
+    assert len(keys) > 15 and not keys - known_keys() - {"trivialaugment"}
+    named = set(re.findall(r"`(vit_\w+|linear_probe|small_data|cnn_\w+|from_\w+)[ `]", text))
+    assert named == set(packaged_recipes()) - {"sample"}
 
 
 def test_unknown_variants_are_refused(ablation, capsys):
