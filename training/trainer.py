@@ -252,9 +252,21 @@ def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
     Trainer's own loading reads the file's names as they are, non-strictly. `save_pretrained` of
     transformers 5 writes ViT under its version 4 names, so no encoder weight would match: a
     resumed run would go on from fresh weights, and "the best model" would be the last one.
+
+    Raises:
+        UserError: the checkpoint is of another network, or of the heads of a linear probe.
     """
+    if not (Path(checkpoint) / "config.json").is_file():
+        raise UserError(
+            f"checkpoint {checkpoint} holds no whole network (a linear probe's?): resume with the recipe "
+            "that it has"
+        )
     saved = type(model).from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True)
-    model.load_state_dict(saved.state_dict(), strict=True)
+    try:
+        model.load_state_dict(saved.state_dict(), strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"checkpoint {checkpoint} is of another network: {reason}") from error
 
 
 def check_trained(splits: Splits, args: FineTuningArguments) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.unit.toys import LABELS, tiny_network
 from training.callbacks import EpochCallback, clock, finite
@@ -74,6 +74,17 @@ def test_load_weights_restores_every_tensor(trainer_for, tmp_path):
     assert all(not torch.equal(v, trained[k]) for k, v in fresh.state_dict().items() if v.std() > 0)
     load_weights(fresh, str(checkpoint))
     assert all(torch.equal(v, trained[k]) for k, v in fresh.state_dict().items())
+
+
+def test_checkpoints_of_something_else_are_refused(tmp_path):
+    model = tiny_network().model
+    tiny_network(hidden_size=48).model.save_pretrained(tmp_path / "wider")
+    with pytest.raises(UserError, match="wider is of another network: .*size mismatch"):
+        load_weights(model, str(tmp_path / "wider"))
+    (tmp_path / "heads").mkdir()
+    save_file({"weights.0": torch.zeros(3, 32)}, tmp_path / "heads" / "model.safetensors")
+    with pytest.raises(UserError, match="heads holds no whole network .a linear probe's"):
+        load_weights(model, str(tmp_path / "heads"))
 
 
 def test_the_best_checkpoint_is_kept_and_not_the_last(trainer_for, monkeypatch):
