@@ -302,10 +302,15 @@ def render(report: dict[str, Any]) -> str:
     head = ["run", "top-1", "95 % interval", "n", "parameters", "pixels", "network"]
     rows = [_run_row(row) for row in report["runs"]]
     if speed:
-        head.append("images/s (smallest to largest round)")
+        head += ["images/s", "times the first (smallest to largest round)"]
+        measured = zip(speed["images_per_second"], speed["times_the_first"], strict=True)
         rows = [
-            [*row, "{median:,.1f} ({min:,.1f} to {max:,.1f})".format(**rate)]
-            for row, rate in zip(rows, speed["images_per_second"], strict=True)
+            [
+                *row,
+                f"{rate['median']:,.1f}",
+                "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio),
+            ]
+            for row, (rate, ratio) in zip(rows, measured, strict=True)
         ]
     lines += table(head, rows)
     against = report["runs"][0]["name"]
@@ -320,7 +325,7 @@ def render(report: dict[str, Any]) -> str:
     if speed:
         lines.append(
             "speed: forward pass with normalisation of random uint8 pixels, {precision}, {device}, "
-            "{threads} threads, batch {batch_size}, median of {rounds} rounds in turn; no decoding".format(
+            "{threads} threads, batch {batch_size}, medians of {rounds} rounds in turn; no decoding".format(
                 **speed
             )
         )

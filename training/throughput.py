@@ -34,8 +34,8 @@ def measure_throughput(
         models: names with their run or release folders.
 
     Returns:
-        A JSON value; `images_per_second` has median, min and max over the rounds, in the order of
-        `models`.
+        A JSON value; `images_per_second`, and `times_the_first` which compares round by round, have
+        median, min and max over the rounds, in the order of `models`.
     """
     device = PartialState().device
     size = batch_size or BATCH_SIZES.get(device.type, 8)
@@ -57,15 +57,19 @@ def measure_throughput(
         "batch_size": size,
         "rounds": rounds,
         "images_per_second": [
-            {
-                "name": name,
-                "median": round(statistics.median(values), 2),
-                "min": round(min(values), 2),
-                "max": round(max(values), 2),
-            }
+            {"name": name, **spread(values)}
+            for (name, _), values in zip(models, rates, strict=True)
+        ],
+        "times_the_first": [
+            {"name": name, **spread([a / b for a, b in zip(values, rates[0], strict=True)])}
             for (name, _), values in zip(models, rates, strict=True)
         ],
     }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {key: round(value, 3) for key, value in found.items()}
 
 
 class Runner:

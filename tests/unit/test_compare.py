@@ -316,11 +316,13 @@ def test_a_run_and_its_release_with_speed(food101, tiny_run):
     assert (speed["rounds"], speed["batch_size"], speed["precision"]) == (3, 2, "float32")
     assert speed["threads"] >= 1 and speed["device"]
     assert [row["name"] for row in speed["images_per_second"]] == [str(w) for w in words[1:3]]
-    assert all(0 < row["min"] <= row["median"] <= row["max"] for row in speed["images_per_second"])
+    for row in [*speed["images_per_second"], *speed["times_the_first"]]:
+        assert 0 < row["min"] <= row["median"] <= row["max"]
+    assert speed["times_the_first"][0]["min"] == speed["times_the_first"][0]["max"] == 1
     assert report["pairs"][0]["difference"] == 0
     assert any("SAME WEIGHTS" in note for note in report["notes"])
     text = render(report)
-    assert "batch 2, median of 3 rounds" in text and "float32" in text
+    assert "batch 2, medians of 3 rounds" in text and "float32" in text
 
 
 def test_speed_without_weights_is_refused(food101, tiny_run, tmp_path):
