@@ -33,6 +33,7 @@ from inference import food_classification
 from inference.food_classification import Preprocessing, decode_image
 from training.data import Split
 from training.errors import UserError
+from training.machine import usable_cores
 from training.progress import with_progress
 from training.scan import local_main_first
 from training.transforms import EvalImages, collate, image_bytes
@@ -334,5 +335,4 @@ def refuse_changed(positions: list[int], split: Split) -> None:
 
 def num_decoders(num_images: int) -> int:
     """Worker processes for decoding `num_images` once: every core, where it is worth their start."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, num_images // IMAGES_A_WORKER)
+    return min(usable_cores(), num_images // IMAGES_A_WORKER)
