@@ -6,10 +6,11 @@
 
 (a) is the recipe of transformers' run_image_classification.py: random resized crop, flip, AdamW
 without weight decay, linear decay. (b) is `training/recipes/from_scratch.yaml`. (c) is (b) with
-one part left out. All see the same images, the same number of times, with the same network; each
-has the learning rate that was best for it on the selection slice in shorter runs (`--search`).
-Runs are the product's own (`python -m training.train`). A finished run is recorded at once, an
-interrupted one goes on from its last checkpoint when the command is given again.
+one part left out. All see the same images, the same number of times, with the same network and the
+same learning rate unless LEARNING_RATE says otherwise; `--search` tries others for (a) and (b) in
+shorter runs, which are scored on the selection slice. Runs are the product's own
+(`python -m training.train`). A finished run is recorded at once, an interrupted one goes on from
+its last checkpoint when the command is given again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 
 import yaml
 from machine import environment
-from pages import Marks
+from pages import Marks, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -116,7 +117,7 @@ FEW = ("mixup and cutmix", "RandAugment", "average of the weights")
 
 @dataclass(frozen=True)
 class Job:
-    """One training run: what is recorded of it is found again by name, size, seed and keys."""
+    """One training run: what is recorded of it is found again by name, size, seed and recipe."""
 
     variant: str
     size: str
@@ -124,12 +125,19 @@ class Job:
     keys: dict[str, Any]
 
     @property
+    def values(self) -> dict[str, Any]:
+        """The whole recipe."""
+        return {**SHARED, **SIZES[self.size], **self.keys}
+
+    @property
     def name(self) -> str:
-        digest = hashlib.sha256(json.dumps(self.keys, sort_keys=True).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.variant.replace(' ', '_')}-{self.size}-{self.seed}-{digest}"
 
     def matches(self, record: dict[str, Any]) -> bool:
-        return all(record[key] == getattr(self, key) for key in ("variant", "size", "seed", "keys"))
+        return all(
+            record[key] == getattr(self, key) for key in ("variant", "size", "seed", "values")
+        )
 
 
 def ours() -> dict[str, Any]:
@@ -183,8 +191,7 @@ class Runner:
         folder = self.runs / job.name
         self.runs.mkdir(parents=True, exist_ok=True)
         recipe = self.runs / f"{job.name}.yaml"
-        values = {**SHARED, **SIZES[job.size], **job.keys}
-        recipe.write_text(yaml.safe_dump(values), encoding="utf-8")
+        recipe.write_text(yaml.safe_dump(job.values), encoding="utf-8")
         words = [sys.executable, "-m", "training.train", str(recipe), "--dataset", self.dataset]
         words += [
             "--output_dir",
@@ -194,7 +201,8 @@ class Runner:
             "--data_seed",
             str(job.seed),
         ]
-        if complete_checkpoints(folder) and not (folder / "evaluation.json").is_file():
+        begun = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+        if complete_checkpoints(folder) and not begun.get("finished"):
             words += ["--resume_from_checkpoint", "last"]
         print(f"{job.variant}, seed {job.seed}: started, see {folder}.log", flush=True)
         with open(f"{folder}.log", "a", encoding="utf-8") as log:
@@ -225,7 +233,7 @@ class Runner:
             "variant": job.variant,
             "size": job.size,
             "seed": job.seed,
-            "keys": job.keys,
+            "values": job.values,
             "top1": report["metrics"]["top1"],
             "interval": report["intervals"]["top1"],
             "n": report["n"],
@@ -259,9 +267,13 @@ def table(rows: list[dict[str, Any]], size: str) -> str:
     """Markdown: top-1 on the test images, mean and range over seeds, error as a share of (a)'s."""
     known = variants()
     found = {
-        name: [r for r in rows if (r["variant"], r["size"], r["keys"]) == (name, size, keys)]
+        name: [row for row in rows if Job(name, size, row["seed"], keys).matches(row)]
         for name, keys in known.items()
     }
+    if len({row["test_fingerprint"] for its in found.values() for row in its}) > 1:
+        raise UsageError(
+            "the recorded runs were scored on different images: give --json another file"
+        )
     lines = [
         "| recipe | seeds | test top-1, mean | range | error, of the example's | selection | training images |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -293,7 +305,7 @@ def search_table(rows: list[dict[str, Any]]) -> str:
     """Markdown: top-1 on the selection slice of the short runs; the test images are not looked at."""
     lines = ["| recipe, short runs | learning rate | selection top-1 |", "| --- | --- | --- |"]
     for row in rows:
-        name, rate = row["variant"].removesuffix(", search"), row["keys"]["learning_rate"]
+        name, rate = row["variant"].removesuffix(", search"), row["values"]["learning_rate"]
         lines.append(f"| {name} | {rate:g} | {row['selection']['top1']:.1%} |")
     return "\n".join(lines)
 
@@ -333,6 +345,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    try:
+        if args.write:  # a page without a place for the tables is better known now
+            MARKS.put(args.write.read_text("utf-8"), "")
+        return run(args)
+    except UsageError as error:
+        print(error)
+        return 2
+
+
+def run(args: argparse.Namespace) -> int:
     if not args.table:
         wanted = search_jobs(args.size) if args.search else []
         wanted += [] if args.search else jobs_for(args.variants, args.size, args.seeds)

@@ -26,7 +26,8 @@ class Marks(NamedTuple):
         Raises:
             UsageError: the page has no such place, or more than one.
         """
-        if page.count(self.begin) != 1 or page.count(self.end) != 1:
+        at = page.find(self.begin), page.find(self.end)
+        if page.count(self.begin) != 1 or page.count(self.end) != 1 or at[0] > at[1]:
             raise UsageError(f"the page needs the lines {self.begin} and {self.end}, once each")
         before, rest = page.split(self.begin)
         return f"{before}{self.begin}\n\n{text}\n\n{self.end}{rest.split(self.end)[1]}"

@@ -15,6 +15,7 @@ from typing import Any
 from training.errors import UserError
 from training.files import read_json, read_predictions
 from training.intervals import mcnemar_exact, paired_interval
+from training.keys import FREE_KEYS
 
 METHOD = (
     "Wilson score intervals of top-1; differences by Newcombe's method 10 for paired proportions "
@@ -23,7 +24,7 @@ METHOD = (
 # Two runs that differ in these alone are the same recipe, trained twice. Data and checkpoint are
 # compared by what run.json says of them: a release names a local folder by its last part only.
 SEEDS = ("seed", "data_seed")
-NOT_THE_RECIPE = (*SEEDS, "output_dir", "logging_dir", "resume_from_checkpoint", "dataset", "model")
+NOT_THE_RECIPE = {*SEEDS, *FREE_KEYS, "logging_dir", "dataset", "model"}
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,23 @@ def compare_runs(
     scored = [load_scored(folder) for folder in folders]
     for other in scored[1:]:
         check_same_images(scored[0], other)
-    speed = None
-    if rounds is not None:
-        from training.throughput import measure_throughput
-
-        speed = measure_throughput([(s.name, s.folder) for s in scored], rounds, batch_size)
     first = scored[0].evaluation
     keys = ("dataset", "source", "dataset_revision", "dataset_fingerprint", "split", "n")
-    return {
+    report = {
         "format": 1,
         "test": {key: first.get(key) for key in keys},
         "runs": [describe(each) for each in scored],
         "pairs": [compare_pair(scored[0], other) for other in scored[1:]],
-        "speed": speed,
+        "speed": None,
         "notes": notes(scored),
         "method": METHOD,
     }
+    if rounds is not None:  # last, since it takes time
+        from training.throughput import measure_throughput
+
+        models = [(each.name, each.folder) for each in scored]
+        report["speed"] = measure_throughput(models, rounds, batch_size)
+    return report
 
 
 # ---- reading --------------------------------------------------------------------------------------
@@ -192,9 +194,12 @@ def describe(scored: Scored) -> dict[str, Any]:
 
 
 def origin(scored: Scored) -> str | None:
-    """The checkpoint that training began from, with its revision; None from scratch."""
+    """The checkpoint that training began from, with what tells it apart; None from scratch."""
     model, revision = fact(scored, "run.model.id"), fact(scored, "run.model.revision")
-    return f"{model} ({revision[:12]})" if model and revision else model
+    # Of a local folder only the last name is known: `model`, often. Older runs do not have the sum.
+    content = revision or scored.run["model"].get("sha256") or "content not recorded"
+    short = content if " " in content else content[:12]
+    return f"{model} ({short})" if model else None
 
 
 def compare_pair(first: Scored, other: Scored) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Keys that a recipe may not have, each with what to do instead."""
+"""Keys that a recipe may not have, with what to do instead, and keys that a resumption may change."""
 
 from __future__ import annotations
 
@@ -50,4 +50,24 @@ REMOVED = {
     "train_val_split": "it is called selection_fraction",
     "image_column_name": "it is called image_column",
     "label_column_name": "it is called label_column",
+}
+
+# Keys that may differ between a run and its resumption: they change where and how fast, not what.
+FREE_KEYS = {
+    "output_dir",
+    "resume_from_checkpoint",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "eval_cache_gb",
+    "dataloader_num_workers",
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+    "logging_steps",
+    "save_total_limit",
+    "use_cpu",
+    "gradient_checkpointing",
+    "tf32",
+    "torch_compile",
+    "torch_compile_backend",
+    "torch_compile_mode",
 }

@@ -54,6 +54,7 @@ def build_network(args: ModelArguments, label_names: list[str], seed: int) -> Ne
     network = build(args, label_names)
     if network.head == "new":
         _scale_head(network.model, args.head_init_scale)
+    _freeze_mask_token(network.model)
     return network
 
 
@@ -241,6 +242,13 @@ def heads_of(model: PreTrainedModel) -> list[nn.Linear]:
 def head_of(model: PreTrainedModel) -> nn.Linear:
     """The layer that scores the labels; the last one where there are two."""
     return heads_of(model)[-1]
+
+
+def _freeze_mask_token(model: PreTrainedModel) -> None:
+    """It belongs to pretraining (DINOv2, BEiT): no score depends on it, and DDP waits for gradients."""
+    for name, parameter in model.named_parameters():
+        if name.rsplit(".", 1)[-1] == "mask_token":
+            parameter.requires_grad_(False)
 
 
 def _renew_head(model: PreTrainedModel) -> None:

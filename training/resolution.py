@@ -32,6 +32,12 @@ def at_resolution(model: PreTrainedModel, image_size: int) -> PreTrainedModel:
         UserError: the patch size does not divide `image_size`, or the network does not run at it.
     """
     config, patch = model.config, patch_size(model.config)
+    sides = [getattr(config, key, 0) for key in ("image_size", "patch_size")]
+    if config.model_type in INTERPOLATED and not all(isinstance(side, int) for side in sides):
+        raise UserError(
+            f"image_size {image_size}: only square images and patches can be interpolated, and the model "
+            f"has {sides[0]} and {sides[1]}; leave image_size out"
+        )
     if patch and image_size % patch:  # a rim of every image would never be seen
         raise UserError(f"image_size {image_size} is not a multiple of the patch size {patch}")
     if config.model_type in INTERPOLATED:

@@ -34,7 +34,8 @@ from training.config import Recipe
 from training.data import Splits
 from training.errors import UserError
 from training.evaluation import device_name, evaluate_model, now, versions, write_evaluation
-from training.files import read_json, write_json
+from training.files import read_json, sha256_file, write_json
+from training.keys import FREE_KEYS
 from training.lora import count_parameters, describe_lora, trained_line
 from training.model import Network
 from training.optimization import describe_optimization
@@ -44,26 +45,6 @@ from training.trainer import FoodTrainer
 from training.transforms import image_bytes
 
 logger = logging.getLogger(__name__)
-
-# Keys that may differ between a run and its resumption: they change where and how fast, not what.
-FREE_KEYS = {
-    "output_dir",
-    "resume_from_checkpoint",
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "eval_cache_gb",
-    "dataloader_num_workers",
-    "dataloader_persistent_workers",
-    "dataloader_prefetch_factor",
-    "logging_steps",
-    "save_total_limit",
-    "use_cpu",
-    "gradient_checkpointing",
-    "tf32",
-    "torch_compile",
-    "torch_compile_backend",
-    "torch_compile_mode",
-}
 
 
 @dataclass
@@ -252,6 +233,7 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
         if network.revision or not recipe.model.model
         else Path(recipe.model.model).name,
         "revision": network.revision,
+        "sha256": checkpoint_sha256(recipe.model.model) if network.revision is None else None,
         "license": network.license,
         "architecture": type(network.model).__name__,
         "num_parameters": count_parameters(network.model)[1],
@@ -260,6 +242,15 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
         "head": network.head,
         "head_init_scale": recipe.model.head_init_scale if network.head == "new" else None,
     }
+
+
+def checkpoint_sha256(model: str | None) -> str | None:
+    """Of a local folder's weights, one file or several; None from scratch."""
+    if model is None:
+        return None
+    files = sorted(Path(model).expanduser().glob("*.safetensors"))
+    sums = "".join(sha256_file(file) for file in files)
+    return sums if len(files) == 1 else hashlib.sha256(sums.encode()).hexdigest()
 
 
 def describe_data(recipe: Recipe, splits: Splits) -> dict[str, Any]:

@@ -90,13 +90,15 @@ class Runner:
         return self.passes * len(self.pixels) / self._seconds()
 
     def _seconds(self) -> float:
-        on_gpu = self.pixels.device.type == "cuda"
         with torch.inference_mode(), full_float32():
-            if on_gpu:
-                torch.cuda.synchronize(self.pixels.device)
+            self._wait()
             started = time.perf_counter()
             for _ in range(self.passes):
                 self.model(pixel_values=self.steps.normalize(self.pixels))
-            if on_gpu:
-                torch.cuda.synchronize(self.pixels.device)
+            self._wait()
             return time.perf_counter() - started
+
+    def _wait(self) -> None:
+        """Until the device has done what was queued: a GPU of any make."""
+        if self.pixels.device.type != "cpu":
+            torch.accelerator.synchronize(self.pixels.device)

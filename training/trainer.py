@@ -68,6 +68,7 @@ class FoodTrainer(Trainer):
         self.preprocessing, self.sampler = preprocessing, sampler
         self.drop_path = drop_path or DropPath(num_branches=0)
         self.adapters = adapters  # until they are merged, after the training
+        self.label_names = ["labels"]  # Trainer looks in the network's signature; not all have them
         # ViT's forward takes **kwargs, so Trainer believes the loss is already divided by the
         # number of accumulated batches; ours is a mean over one batch, and Trainer must divide.
         self.model_accepts_loss_kwargs = False
@@ -151,7 +152,8 @@ class FoodTrainer(Trainer):
             )
         else:
             loss = training_loss(logits, inputs["labels"])
-        return (loss, outputs) if return_outputs else loss
+        # A distilled DeiT gives the scores of each of its heads as well.
+        return (loss, {"logits": logits}) if return_outputs else loss
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)

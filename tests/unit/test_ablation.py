@@ -14,7 +14,9 @@ from training.files import packaged_recipes
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 PAGE = BENCHMARKS.parent / "docs" / "recipes.md"
-RUN = {"size": "cpu", "n": 750, "selection": {"top1": 0.5}, "train_top1": 0.9}
+RUN = {
+    "size": "cpu", "n": 750, "selection": {"top1": 0.5}, "train_top1": 0.9, "test_fingerprint": "x",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -42,9 +44,9 @@ def test_every_part_leaves_out_what_the_recipe_has(ablation):
 
 def test_other_keys_are_another_run(ablation):
     one, two = ablation.jobs_for(["example", "ours"], "cpu", [3])
-    record = {"variant": "ours", "size": "cpu", "seed": 3, "keys": two.keys}
+    record = {"variant": "ours", "size": "cpu", "seed": 3, "values": two.values}
     assert two.matches(record) and not one.matches(record)
-    assert not two.matches(record | {"keys": two.keys | {"mixup": 0.3}})
+    assert not two.matches(record | {"values": two.values | {"num_train_epochs": 9}})
     assert not two.matches(record | {"seed": 4})
     assert one.name != two.name
 
@@ -52,14 +54,17 @@ def test_other_keys_are_another_run(ablation):
 def test_the_table_counts_recorded_runs_of_the_present_recipe(ablation):
     known = ablation.variants()
     rows = [
-        {**RUN, "variant": name, "keys": known[name], "seed": seed, "top1": top1}
+        {**RUN, "variant": name, "seed": seed, "top1": top1,
+         "values": ablation.Job(name, "cpu", seed, known[name]).values}
         for name, seed, top1 in [("example", 0, 0.5), ("example", 1, 0.6), ("ours", 0, 0.64)]
-    ]
-    rows.append({**RUN, "variant": "ours", "keys": {"learning_rate": 9}, "seed": 1, "top1": 0.0})
+    ]  # fmt: skip
+    rows.append({**RUN, "variant": "ours", "values": {"learning_rate": 9}, "seed": 1, "top1": 0.0})
     text = ablation.table(rows, "cpu")
     assert "| (a) the Trainer example's | 2 | 55.0% | 50.0% to 60.0% | 1.00 |" in text
     assert "| (b) ours | 1 | 64.0% | 64.0% to 64.0% | 0.80 |" in text
     assert len(text.splitlines()) == 4
+    with pytest.raises(ablation.UsageError, match="scored on different images"):
+        ablation.table([*rows[1:], rows[0] | {"test_fingerprint": "other"}], "cpu")
 
 
 def test_the_page_holds_what_the_script_prints(ablation):
@@ -76,6 +81,14 @@ def test_the_page_names_keys_and_recipes_that_exist():
     assert len(keys) > 15 and not keys - known_keys() - {"trivialaugment"}
     named = set(re.findall(r"`(vit_\w+|linear_probe|small_data|cnn_\w+|from_\w+)[ `]", text))
     assert named == set(packaged_recipes()) - {"sample"}
+
+
+def test_a_page_without_a_place_is_refused_before_anything_runs(ablation, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    for text in ("", f"{ablation.MARKS.end}{ablation.MARKS.begin}"):
+        page.write_text(text)
+        assert ablation.main(["--table", "--write", str(page)]) == 2
+        assert "the page needs the lines" in capsys.readouterr().out
 
 
 def test_unknown_variants_are_refused(ablation, capsys):

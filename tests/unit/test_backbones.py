@@ -115,6 +115,31 @@ def test_a_distilled_deit_has_two_heads(tmp_path):
         assert torch.equal(after.weight, before.weight.flip(0))
 
 
+def test_a_distilled_deit_is_trained_and_scored(tmp_path, splits):
+    """Its forward takes no labels, and gives the scores of each head beside their mean."""
+    kind = "DeiTForImageClassificationWithTeacher"
+    network = network_of(save_backbone(tmp_path / "deit", "deit", OTHERS, architecture=kind))
+    before = [head.weight.detach().clone() for head in heads_of(network.model)]
+    trainer = build_trainer(network, splits, tiny_arguments(tmp_path / "run", num_train_epochs=1))
+    trainer.train()
+    assert 0 <= trainer.evaluate()["eval_top1"] <= 1
+    after = [head.weight for head in heads_of(network.model)]
+    moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert moved == [True, True]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_trained_parameter_gets_a_gradient(checkpoints, name):
+    """DDP would wait for the others: DINOv2 and BEiT keep the mask token of their pretraining."""
+    network = network_of(checkpoints[name])
+    model, size = network.model.train(), network.preprocessing
+    model(pixel_values=torch.randn(2, 3, size.height, size.width)).logits.square().sum().backward()
+    without = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert not without
+    frozen = {n.rsplit(".", 1)[-1] for n, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == ({"mask_token"} if name == "dinov2" else set())
+
+
 def test_a_head_that_is_not_linear_is_refused(checkpoints):
     model = load_network(checkpoints["convnext"]).model
     model.classifier = nn.Conv1d(16, 3, 1)

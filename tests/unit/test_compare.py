@@ -160,6 +160,12 @@ def test_other_training_data_is_said(pair, tmp_path, key, value, said):
     [
         ({"run__model__id": None, "run__model__revision": None}, "starts from random weights, /a"),
         ({"run__model__revision": "b" * 40}, "in21k (bbbbbbbbbbbb), /a from google/"),
+        # A local folder's last name alone does not tell two checkpoints apart.
+        (
+            {"run__model__revision": None, "run__model__sha256": "c" * 64},
+            "in21k (cccccccccccc), /a",
+        ),
+        ({"run__model__revision": None}, "in21k (content not "),
     ],
 )
 def test_other_pretraining_is_said(pair, tmp_path, changes, said):
@@ -176,6 +182,7 @@ def test_the_same_weights_are_said_and_not_refused(tmp_path):
 
 def test_seeds_of_one_recipe_are_recognised(pair, tmp_path):
     recipe = {"seed": 1, "output_dir": "elsewhere", "learning_rate": 2e-4}
+    recipe |= {"dataloader_num_workers": 16, "per_device_train_batch_size": 4}  # another machine
     found = notes_of(pair, tmp_path, run__recipe=recipe)
     assert "1 recipe, up to 2 runs of one" in found and "ONE RUN" not in found
     assert "DIFFERENT" not in found

@@ -187,7 +187,7 @@ def refused(recipe: Path, *words: str) -> str:
         "adam_beta2 0.99", "probe_epochs 3", "auto_augment randaugment", "color_jitter 0.3",
         "random_erasing 0.2", "mixup 0.8", "cutmix 1.0", "drop_path 0.1", "layer_decay 0.7",
         "ema_decay 0.99", "gradient_checkpointing true", "reduced_decoding strict",
-        "train_short_side 256",
+        "train_short_side 256", "horizontal_flip 0",
     ],
 )  # fmt: skip
 def test_what_cannot_act_is_refused_by_name(recipe, words):
@@ -196,6 +196,7 @@ def test_what_cannot_act_is_refused_by_name(recipe, words):
 
 
 def test_all_of_them_in_one_line(recipe):
+    assert "no use for crop_scale:" in refused(recipe, "--crop_scale", "0.5", "1")
     message = refused(recipe, "--learning_rate", "1", "--mixup", "0.8", "--max_grad_norm", "1")
     assert "no use for max_grad_norm, learning_rate, mixup:" in message
 
@@ -205,7 +206,7 @@ def test_all_of_them_in_one_line(recipe):
     [
         "weight_decay 0", "max_grad_norm 0", "optim sgd", "label_smoothing_factor 0.1",
         "warmup_steps 3", "lr_scheduler_type linear", "loss generalized_cross_entropy",
-        "head_init_scale 0", "early_stopping_patience 3", "mixup 0", "crop_scale 0.5 1",
+        "head_init_scale 0", "early_stopping_patience 3", "mixup 0",
     ],
 )  # fmt: skip
 def test_what_acts_or_changes_nothing_is_taken(recipe, words):

@@ -192,6 +192,15 @@ def test_the_default_processor_of_the_recipes():
     assert dict(processor.size)["height"] == dict(processor.size)["width"] == 384
 
 
+def test_sides_that_are_not_one_number_are_refused():
+    model = tiny_network().model
+    model.config.image_size = [32, 32]
+    with pytest.raises(
+        UserError, match="only square images and patches .* has \\[32, 32\\] and 16"
+    ):
+        at_resolution(model, 64)
+
+
 # ---- the whole way ----------------------------------------------------------------------------
 
 
