@@ -44,7 +44,8 @@ def find_checkpoints(folder: Path, wanted: str | None, tune: str) -> tuple[str |
         if probed or (folder / PROBE / PROBE_RESULT).is_file():
             return None, str(probed[-1]) if probed else None
     found = find_checkpoint(folder, wanted)
-    is_probe = found is not None and Path(found).resolve().parent.name == PROBE
+    # Heads have no config; the folder's name says nothing, a run's may be `probe` too.
+    is_probe = found is not None and not (Path(found) / "config.json").is_file()
     return (None, found) if is_probe else (found, None)
 
 

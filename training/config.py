@@ -105,8 +105,9 @@ class ModelArguments:
     )
 
     def __post_init__(self) -> None:
-        if self.model == "null":  # as YAML writes it, on the command line
-            self.model = None
+        for key in ("model", "model_revision"):
+            if getattr(self, key) == "null":  # as YAML writes it, on the command line
+                setattr(self, key, None)
         if self.model_config == "null":
             self.model_config = None
         if isinstance(self.model_config, str):
@@ -284,6 +285,8 @@ def parse_recipe(argv: list[str]) -> Recipe:
         )
     name, overrides = argv[0], argv[1:]
     file_values = read_recipe(name)
+    if any(word.split("=", 1)[0] == "--model" for word in overrides):
+        file_values.pop("model_revision", None)  # of the file's own model
     _check_keys(list(file_values), f"recipe {name}")
     given = [a[2:].split("=", 1)[0].replace("-", "_") for a in overrides if a.startswith("--")]
     _check_keys(given, "the command line")

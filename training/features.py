@@ -127,14 +127,16 @@ def compute_features(network: Network, split: Split, num_workers: int) -> np.nda
     )
     model = network.model.to(state.device).eval()
     own = [np.empty((0, head_of(model).in_features), np.float32)]
-    with torch.inference_mode(), full_float32(), head_input(model) as seen:
+    # No inference_mode: BEiT keeps tensors that it makes here, and training could not use them.
+    with torch.no_grad(), full_float32(), head_input(model) as seen:
         for batch in with_progress(
             loader, "computed features of", f"{split.name} images", len(split)
         ):
             refuse_changed(batch["changed"].tolist(), split)
             pixels = batch["pixel_values"].to(state.device, non_blocking=True)
             model(pixel_values=network.preprocessing.normalize(pixels))
-            own.append(seen.pop().cpu().numpy())
+            # A copy: ViT's is a view of all tokens, which would be kept with it.
+            own.append(seen.pop().cpu().numpy().copy())
     # gather_object concatenates lists in rank order; the shares are consecutive.
     features = np.concatenate(gather_object([np.concatenate(own)]))
     if len(features) != len(split):

@@ -66,9 +66,20 @@ def load_heads(heads: Heads, checkpoint: Path) -> None:
 
 
 def copy_head(values: dict[str, torch.Tensor], network: Network) -> None:
-    """{"weight": ..., "bias": ...} into the network's head, in place."""
+    """{"weight": ..., "bias": ...} into the network's head, in place.
+
+    Raises:
+        UserError: it is a head for other labels, or of another network.
+    """
+    own = dict(head_of(network.model).named_parameters())
+    if {k: v.shape for k, v in values.items()} != {k: v.shape for k, v in own.items()}:
+        raise UserError(
+            f"the probed head is for {len(values['weight'])} labels and {values['weight'].shape[1]} "
+            f"features, the network's for {len(own['weight'])} and {own['weight'].shape[1]}: resume with "
+            "the recipe and the data that it was probed with"
+        )
     with torch.no_grad():
-        for name, parameter in head_of(network.model).named_parameters():
+        for name, parameter in own.items():
             parameter.copy_(values[name])
 
 

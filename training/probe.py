@@ -38,7 +38,7 @@ from training.losses import losses_of
 from training.metrics import SUMMARY, classification_metrics
 from training.model import Network, head_of
 from training.run import Run
-from training.trainer import FoodTrainer, check_trained
+from training.trainer import FoodTrainer, build_trainer, check_trained, kept_step
 from training.transforms import EpochSampler, collate
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class ProbeTrainer(FoodTrainer):
         num_workers: int,
     ) -> None:
         self.network, self.splits = network, splits
-        self.eval_cache_gb, self.num_workers = eval_cache_gb, num_workers
+        self.eval_cache_gb = eval_cache_gb
         self.rates = list(args.probe_learning_rates)
         self.num_finite = torch.tensor(len(self.rates))
         seed = args.seed if args.data_seed is None else args.data_seed
@@ -82,12 +82,8 @@ class ProbeTrainer(FoodTrainer):
             data_collator=collate,
             compute_metrics=self.score_heads,
         )
-        self.label_names = ["labels"]  # Trainer looks for them in the signature of the model
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise UserError(
-                f"tune {args.tune} with FSDP or DeepSpeed: the heads are small and on every device; use "
-                "accelerate_config.yaml, or tune full"
-            )
+        self.num_workers = num_workers
+        _refuse_shards(self)
         self.accelerator.native_amp, self.accelerator.scaler = False, None  # float32
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -137,7 +133,9 @@ class ProbeTrainer(FoodTrainer):
                 }
                 for head in highest_first
             ]
-            self.optimizer = torch.optim.SGD(groups, momentum=MOMENTUM)
+            # The schedules of transformers that have a lowest rate take it as a share of the default.
+            highest = self.args.learning_rate
+            self.optimizer = torch.optim.SGD(groups, lr=highest, momentum=MOMENTUM)
         return self.optimizer
 
     # ---- the choice ------------------------------------------------------------------------------
@@ -175,9 +173,8 @@ class ProbeTrainer(FoodTrainer):
 
     def _kept_scores(self) -> dict[str, float]:
         """The scoring of the heads that are loaded."""
-        state = self.state
-        step = (self.args.load_best_model_at_end and state.best_global_step) or state.global_step
-        rows = [row for row in state.log_history if row["step"] == step and "eval_top1" in row]
+        step = kept_step(self)
+        rows = [row for row in self.state.log_history if row["step"] == step and "eval_top1" in row]
         return {"step": step, **(rows[0] if rows else self.evaluate())}
 
     def _keep(self, scores: dict[str, float]) -> None:
@@ -245,6 +242,14 @@ def log_rates(result: dict[str, Any]) -> None:
         logger.info("learning rate %g: selection top-1 %s%s", row["learning_rate"], top1, mark)
 
 
+def _refuse_shards(trainer: FoodTrainer) -> None:
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise UserError(
+            f"tune {trainer.args.tune} with FSDP or DeepSpeed: the heads are small and on every device; "
+            "use accelerate_config.yaml, or tune full"
+        )
+
+
 # ---- the two ways to use it ----------------------------------------------------------------------
 
 
@@ -263,6 +268,20 @@ def build_probe(
     return ProbeTrainer(network, splits, probe_arguments(args), eval_cache_gb, num_workers)
 
 
+def build_after_probe(
+    network: Network, splits: Splits, args: FineTuningArguments, eval_cache_gb: float = 0.0
+) -> FoodTrainer:
+    """The trainer of the second phase of `tune: probe_then_full`; refuses what the first could not do.
+
+    Raises:
+        UserError: as `build_probe`, or as `build_trainer`.
+    """
+    check_head(network)
+    trainer = build_trainer(network, splits, args, eval_cache_gb)
+    _refuse_shards(trainer)
+    return trainer
+
+
 def probe_first(run: Run, network: Network, splits: Splits) -> None:
     """The first phase of `tune: probe_then_full`: put a probed head into the network.
 
@@ -273,11 +292,11 @@ def probe_first(run: Run, network: Network, splits: Splits) -> None:
         UserError: as `build_probe`, or a checkpoint without a probe beside it.
     """
     folder, args = run.folder / PROBE, run.recipe.training
-    if run.checkpoint is not None:
-        _take_over(Path(run.checkpoint), folder)
-    if (folder / PROBE_RESULT).is_file():
-        copy_head(load_file(folder / HEAD), network)
-        log_rates(read_json(folder / PROBE_RESULT))
+    probed = folder if run.checkpoint is None else _beside(Path(run.checkpoint))
+    if (probed / PROBE_RESULT).is_file():
+        copy_head(load_file(probed / HEAD), network)  # refuses another's before anything is copied
+        log_rates(read_json(probed / PROBE_RESULT))
+        _take_over(probed, folder)
     else:
         first = first_phase(args, folder)
         trainer = build_probe(network, splits, first, run.recipe.data.eval_cache_gb)
@@ -285,13 +304,17 @@ def probe_first(run: Run, network: Network, splits: Splits) -> None:
     set_seed(args.seed)  # the second phase draws the same, whether or not there was a first one
 
 
-def _take_over(checkpoint: Path, folder: Path) -> None:
+def _beside(checkpoint: Path) -> Path:
     source = checkpoint.parent / PROBE
     if not (source / PROBE_RESULT).is_file():
         raise UserError(
             f"resume_from_checkpoint {checkpoint}: there is no {PROBE}/{PROBE_RESULT} beside it, so it is "
             "not of a run with tune probe_then_full"
         )
+    return source
+
+
+def _take_over(source: Path, folder: Path) -> None:
     if PartialState().is_main_process and source.resolve() != folder.resolve():
         folder.mkdir(parents=True, exist_ok=True)
         for name in (HEAD, PROBE_RESULT):

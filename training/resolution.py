@@ -44,7 +44,7 @@ def at_resolution(model: PreTrainedModel, image_size: int) -> PreTrainedModel:
         return model if image_size == config.image_size else resize_positions(model, image_size)
     pixels = torch.zeros(1, getattr(config, "num_channels", 3), image_size, image_size)
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # no inference_mode: BEiT keeps tensors that it makes here
             model.eval()(pixel_values=pixels)
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())

@@ -41,7 +41,7 @@ from training.model import Network
 from training.optimization import describe_optimization
 from training.resolution import patch_size
 from training.step import describe_step, step_line
-from training.trainer import FoodTrainer
+from training.trainer import FoodTrainer, kept_step
 from training.transforms import image_bytes
 
 logger = logging.getLogger(__name__)
@@ -319,9 +319,7 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
 
 def describe_selection(trainer: FoodTrainer) -> dict[str, Any]:
     """The score of the weights that are kept, on the selection slice."""
-    state, steps = trainer.state, trainer.sampler.steps_per_epoch
-    # Trainer notes the best step in any case; its weights are those kept only if it loads them.
-    best = (trainer.args.load_best_model_at_end and state.best_global_step) or state.global_step
+    state, steps, best = trainer.state, trainer.sampler.steps_per_epoch, kept_step(trainer)
     scored = [row for row in state.log_history if row["step"] == best and "eval_top1" in row]
     top1 = scored[0]["eval_top1"] if scored else trainer.evaluate()["eval_top1"]
     return {

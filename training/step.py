@@ -95,7 +95,7 @@ def describe_step(trainer: FoodTrainer) -> dict[str, Any]:
         "gradient_checkpointing": args.gradient_checkpointing,
         "tf32": trains_in_tf32(args),
         "input": {
-            "num_workers": args.dataloader_num_workers,
+            "num_workers": trainer.num_workers,
             "prefetch_factor": args.dataloader_prefetch_factor,
             "persistent_workers": args.dataloader_persistent_workers,
             "pin_memory": args.dataloader_pin_memory,
@@ -119,4 +119,5 @@ def input_line(facts: dict[str, Any]) -> str:
         return "no workers"
     count = facts["num_workers"]
     kept = ", kept alive" if facts["persistent_workers"] else ""
-    return f"{count} worker{'s' * (count > 1)} a process, prefetch {facts['prefetch_factor']}{kept}"
+    ahead = f", prefetch {facts['prefetch_factor']}" if facts["prefetch_factor"] else ""
+    return f"{count} worker{'s' * (count > 1)} a process{ahead}{kept}"

@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     from training.console import report
     from training.data import load_splits
     from training.model import build_network
-    from training.probe import build_probe, probe_first
+    from training.probe import build_after_probe, build_probe, probe_first
     from training.release import release_run
     from training.run import Run
     from training.trainer import build_trainer
@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> None:
         splits = load_splits(recipe.data)
     with run.stage("model"):
         network = build_network(recipe.model, splits.label_names, recipe.training.seed)
-    build = build_probe if recipe.training.tune == "linear_probe" else build_trainer
+    builders = {"linear_probe": build_probe, "probe_then_full": build_after_probe}
+    build = builders.get(recipe.training.tune, build_trainer)
     trainer = build(network, splits, recipe.training, recipe.data.eval_cache_gb)
     run.start(trainer, network, splits)
     if recipe.training.tune == "probe_then_full":

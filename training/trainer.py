@@ -26,6 +26,7 @@ from training.config import FineTuningArguments
 from training.data import Splits
 from training.drop_path import DropPath, add_drop_path
 from training.errors import UserError
+from training.files import read_json
 from training.lora import LORA_WEIGHTS, Adapters, add_adapters
 from training.losses import training_loss
 from training.metrics import SUMMARY, FoodMetrics
@@ -68,6 +69,7 @@ class FoodTrainer(Trainer):
         self.preprocessing, self.sampler = preprocessing, sampler
         self.drop_path = drop_path or DropPath(num_branches=0)
         self.adapters = adapters  # until they are merged, after the training
+        self.num_workers = self.args.dataloader_num_workers  # that decode
         self.label_names = ["labels"]  # Trainer looks in the network's signature; not all have them
         # ViT's forward takes **kwargs, so Trainer believes the loss is already divided by the
         # number of accumulated batches; ours is a mean over one batch, and Trainer must divide.
@@ -248,6 +250,17 @@ class FoodTrainer(Trainer):
         ]
 
 
+def kept_step(trainer: FoodTrainer) -> int:
+    """The step whose weights the network has once training is over.
+
+    Trainer notes the best step in any case; it loads its weights only if told to, and if their
+    checkpoint is still there.
+    """
+    state = trainer.state
+    loads = trainer.args.load_best_model_at_end and state.best_model_checkpoint
+    return (loads and state.best_global_step) or state.global_step
+
+
 def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
     """Load a checkpoint's weights, every one of them.
 
@@ -263,8 +276,14 @@ def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
             f"checkpoint {checkpoint} holds no whole network (a linear probe's?): resume with the recipe "
             "that it has"
         )
-    saved = type(model).from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True)
+    written_by = read_json(Path(checkpoint) / "config.json").get("architectures")
+    if written_by != [type(model).__name__]:  # transformers would draw what it cannot find
+        raise UserError(
+            f"checkpoint {checkpoint} is of another network, {written_by} and not {type(model).__name__}: "
+            "resume with the recipe that it has"
+        )
     try:
+        saved = type(model).from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True)
         model.load_state_dict(saved.state_dict(), strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]

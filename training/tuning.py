@@ -25,7 +25,9 @@ _NAMED: dict[str, tuple[Any, ...]] = {
     "weight_decay": (0,),
     "max_grad_norm": (0,),
     "optim": ("sgd",),
-    **dict.fromkeys(("crop_scale", "horizontal_flip"), ()),
+    **dict.fromkeys(("crop_scale", "horizontal_flip", "gradient_checkpointing_kwargs"), ()),
+    **dict.fromkeys(("mix_probability", "mix_switch_probability", "mix_off_epoch"), ()),
+    **dict.fromkeys(("randaugment_num_ops", "randaugment_magnitude"), ()),
     **dict.fromkeys(("learning_rate", "probe_epochs", "optim_args", "optim_target_modules"), ()),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "neftune_noise_alpha"), ()),
 }
