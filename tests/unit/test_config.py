@@ -113,6 +113,14 @@ def test_null_on_the_command_line_takes_back_the_file(parse):
     assert recipe.model.model == "user/name" and recipe.values["model_config"] is None
 
 
+def test_another_model_leaves_the_recipes_revision_behind(parse):
+    text = "model: user/one\nmodel_revision: abc\n"
+    assert parse(text).model.model_revision == "abc"
+    for words in (["--model", "user/two"], ["--model=user/two"], ["--model_revision", "null"]):
+        assert parse(text, *words).model.model_revision is None
+    assert parse(text, "--model", "a/b", "--model_revision", "d").model.model_revision == "d"
+
+
 @pytest.mark.parametrize("name", packaged_recipes())
 def test_packaged_recipes_parse(name):
     recipe = parse_recipe([name, "--use_cpu"])

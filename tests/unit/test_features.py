@@ -97,6 +97,15 @@ def test_a_feature_of_vit_is_the_class_token_after_the_last_norm(splits):
     assert torch.equal(seen[0], token) and not network.model.classifier._forward_pre_hooks
 
 
+def test_the_other_tokens_are_not_kept(splits, monkeypatch):
+    """On a CPU a feature of ViT is a view of the whole sequence."""
+    seen = []
+    real = np.concatenate
+    monkeypatch.setattr(np, "concatenate", lambda arrays: seen.extend(arrays) or real(arrays))
+    image_features(tiny_network(), splits.selection, 0, 0)
+    assert len(seen) > 1 and all(array.base is None for array in seen)
+
+
 def test_dropout_and_training_mode_leave_features_alone(splits):
     network = tiny_network(hidden_dropout_prob=0.5)
     network.model.train()

@@ -16,6 +16,7 @@ from tests.unit.toys import tiny_arguments, tiny_network
 from training import probe
 from training.errors import UserError
 from training.features import image_features
+from training.heads import copy_head
 from training.model import head_of
 from training.probe import ProbeTrainer, best_rate, build_probe, scaled_rate
 
@@ -44,6 +45,27 @@ def heads_of(trainer: ProbeTrainer) -> list[dict[str, torch.Tensor]]:
         {name: value.detach().clone() for name, value in trainer.model.parameters_of(i).items()}
         for i in range(len(trainer.rates))
     ]
+
+
+def test_a_schedule_with_a_lowest_rate_falls(probe_for, splits):
+    """transformers takes it as a share of the optimizer's own default rate."""
+    lowest = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-3}}
+    probe = probe_for(rates=[0.1, 1.0], max_steps=10, **lowest)
+    probe.create_optimizer_and_scheduler(10)
+    first = [group["lr"] for group in probe.optimizer.param_groups]
+    for _ in range(10):
+        probe.optimizer.step()
+        probe.lr_scheduler.step()
+    last = [group["lr"] for group in probe.optimizer.param_groups]
+    share = 1e-3 / probe.args.learning_rate
+    assert last == pytest.approx([rate * share for rate in first]) and share < 0.1
+
+
+def test_a_head_for_something_else_is_refused():
+    network = tiny_network()
+    values = {"weight": torch.zeros(5, 32), "bias": torch.zeros(5)}
+    with pytest.raises(UserError, match="for 5 labels and 32 features, the network's for 3 and 32"):
+        copy_head(values, network)
 
 
 # ---- training ---------------------------------------------------------------------------------

@@ -141,15 +141,15 @@ def test_probe_then_full_is_probe_and_then_full(lpft, recipe, tmp_path, monkeypa
 
 @pytest.mark.parametrize(("phase", "step"), [(ProbeTrainer, 5), (FoodTrainer, 1), (FoodTrainer, 5)])
 def test_an_interruption_in_either_phase_changes_nothing(lpft, monkeypatch, phase, step):
-    whole = lpft("whole")
+    whole, name = lpft("whole"), "probe"  # as the folder of the first phase
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         kill_at(patch, step, phase)
-        lpft("cut")
+        lpft(name)
     with pytest.raises(UserError, match="holds an unfinished run"):
-        lpft("cut")
+        lpft(name)
     if phase is FoodTrainer:  # the first phase is over
         monkeypatch.setattr(probe, "build_probe", None)
-    resumed = lpft("cut", "--resume_from_checkpoint", "last")
+    resumed = lpft(name, "--resume_from_checkpoint", "last")
     assert equal(weights(resumed), weights(whole))
     assert (resumed / "probe" / "probe.json").read_text() == (
         whole / "probe" / "probe.json"
@@ -187,7 +187,8 @@ def refused(recipe: Path, *words: str) -> str:
         "adam_beta2 0.99", "probe_epochs 3", "auto_augment randaugment", "color_jitter 0.3",
         "random_erasing 0.2", "mixup 0.8", "cutmix 1.0", "drop_path 0.1", "layer_decay 0.7",
         "ema_decay 0.99", "gradient_checkpointing true", "reduced_decoding strict",
-        "train_short_side 256", "horizontal_flip 0",
+        "train_short_side 256", "horizontal_flip 0", "mix_probability 0.5",
+        "randaugment_magnitude 3",
     ],
 )  # fmt: skip
 def test_what_cannot_act_is_refused_by_name(recipe, words):

@@ -255,6 +255,17 @@ def test_loading_the_best_is_recorded(trainer_for_selection, monkeypatch):
     assert (selection["best_step"], selection["top1"], selection["best_epoch"]) == (1, 0.9, 1.0)
 
 
+def test_a_best_checkpoint_that_is_gone_is_not_recorded(trainer_for_selection, monkeypatch):
+    """A resume elsewhere finds the step noted, and its folder gone: the last weights are kept."""
+    trainer = trainer_for_selection()
+    top1 = iter([0.9, 0.5])
+    monkeypatch.setattr(trainer, "compute_metrics", lambda _: {"top1": next(top1)})
+    trainer.train()
+    trainer.state.best_model_checkpoint = None
+    selection = run_module.describe_selection(trainer)
+    assert (selection["best_step"], selection["top1"]) == (2, 0.5)
+
+
 @pytest.fixture
 def trainer_for_selection(tmp_path):
     """Two epochs of one step each."""

@@ -10,8 +10,9 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import DeiTConfig, DeiTForImageClassification
 
-from tests.unit.toys import LABELS, tiny_network
+from tests.unit.toys import LABELS, TINY_VIT, tiny_network
 from training.callbacks import EpochCallback, clock, finite
 from training.errors import UserError
 from training.evaluation import score
@@ -81,6 +82,11 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
     tiny_network(hidden_size=48).model.save_pretrained(tmp_path / "wider")
     with pytest.raises(UserError, match="wider is of another network: .*size mismatch"):
         load_weights(model, str(tmp_path / "wider"))
+    DeiTForImageClassification(DeiTConfig(**TINY_VIT, num_labels=3)).save_pretrained(
+        tmp_path / "deit"
+    )
+    with pytest.raises(UserError, match=r"\['DeiTForImage\w+'\] and not ViTForImage"):
+        load_weights(model, str(tmp_path / "deit"))  # its encoder would be drawn at random
     (tmp_path / "heads").mkdir()
     save_file({"weights.0": torch.zeros(3, 32)}, tmp_path / "heads" / "model.safetensors")
     with pytest.raises(UserError, match="heads holds no whole network .a linear probe's"):
