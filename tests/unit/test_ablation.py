@@ -67,6 +67,18 @@ def test_the_table_counts_recorded_runs_of_the_present_recipe(ablation):
         ablation.table([*rows[1:], rows[0] | {"test_fingerprint": "other"}], "cpu")
 
 
+def test_recorded_runs_name_no_machine_and_are_whole(ablation):
+    text = ablation.RESULTS.read_text()
+    assert not re.search(r'"(/|[A-Z]:\\)', text)
+    rows = json.loads(text)["runs"]
+    assert rows and len({(row["variant"], row["seed"], str(row["values"])) for row in rows}) == len(
+        rows
+    )
+    for row in rows:
+        assert row["size"] != "toy" and row["n"] == 750 and 0 < row["top1"] < 1
+        assert row["images_seen"] == 4200 * 64 and {"cpu", "versions"} <= set(row["environment"])
+
+
 def test_the_page_holds_what_the_script_prints(ablation):
     now = ablation.page_part(ablation.recorded(ablation.RESULTS), "cpu")
     assert ablation.MARKS.get(PAGE.read_text(encoding="utf-8")) == now, (
