@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.unit.toys import tiny_arguments, tiny_network
+from tests.unit.toys import score_as, tiny_arguments, tiny_network
 from training.averaging import TRAINED_WEIGHTS, WeightAverage, warmed_up
 from training.errors import UserError
 from training.trainer import FoodTrainer, build_trainer, load_weights
@@ -114,13 +114,7 @@ def test_the_weights_go_on_training_as_without_an_average(trainer_for, tmp_path)
 
 def test_the_average_is_scored_and_the_best_of_it_kept(trainer_for, tmp_path, monkeypatch):
     trainer = trainer_for(**EVERY_STEP)
-    top1, scored = iter([0.5, 0.9, 0.7, 0.7, 0.1]), []
-
-    def compute_metrics(_prediction: object) -> dict[str, float]:
-        scored.append(weights(trainer.model))
-        return {"top1": next(top1), "nll": 1.0}
-
-    monkeypatch.setattr(trainer, "compute_metrics", compute_metrics)
+    scored = score_as(trainer, [0.5, 0.9, 0.7, 0.7, 0.1], monkeypatch)
     trainer.train()
     for step, seen in enumerate(scored, 1):
         assert same(seen, averaged(tmp_path / "run" / f"checkpoint-{step}")), step

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.unit.adapted import LORA, adapted, same, shake, trained_names, weights
-from tests.unit.toys import tiny_network
+from tests.unit.toys import score_as, tiny_network
 from training.averaging import TRAINED_WEIGHTS
 from training.errors import UserError
 from training.lora import LORA_WEIGHTS, Adapters
@@ -62,13 +62,7 @@ def test_buffers_are_in_a_checkpoint(tmp_path):
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
 def test_the_best_adapters_and_head_are_kept(trainer_for, tmp_path, monkeypatch, ema_decay):
     trainer = trainer_for(**LORA, **EVERY_STEP, ema_decay=ema_decay)
-    top1, scored = iter([0.5, 0.9, 0.7, 0.7, 0.1]), []
-
-    def compute_metrics(_prediction: object) -> dict[str, float]:
-        scored.append(weights(trainer.model))
-        return {"top1": next(top1), "nll": 1.0}
-
-    monkeypatch.setattr(trainer, "compute_metrics", compute_metrics)
+    scored = score_as(trainer, [0.5, 0.9, 0.7, 0.7, 0.1], monkeypatch)
     trainer.train()
     trainer.evaluate()  # the merged network
     best = load_file(tmp_path / "run" / "checkpoint-2" / LORA_WEIGHTS)

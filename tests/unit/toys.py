@@ -103,6 +103,19 @@ def tiny_network(labels: list[str] = LABELS, seed: int = 0, **config: Any) -> An
     return build_network(ModelArguments(model_config={**TINY_VIT, **config}), labels, seed)
 
 
+def score_as(trainer: Any, top1: list[float], monkeypatch: Any) -> list[dict[str, Any]]:
+    """Let each scoring say the next of `top1`; the list fills with the weights that were scored."""
+    values, scored = iter(top1), []
+
+    def compute_metrics(_prediction: object) -> dict[str, float]:
+        state = trainer.model.state_dict()
+        scored.append({name: value.detach().clone() for name, value in state.items()})
+        return {"top1": next(values), "nll": 1.0}
+
+    monkeypatch.setattr(trainer, "compute_metrics", compute_metrics)
+    return scored
+
+
 def originals(split: Any) -> list[bytes]:
     """The files of a folder's split."""
     return [Path(row["image"]["path"]).read_bytes() for row in split.dataset]
