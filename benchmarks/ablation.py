@@ -22,7 +22,6 @@ import os
 import statistics
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 from machine import environment
 from pages import Marks, UsageError
 
@@ -46,15 +46,15 @@ RESULTS = ROOT / "benchmarks" / "results" / "ablation.json"
 SIZES = {
     "cpu": {
         "model_config": {
-            "image_size": 64,
+            "image_size": 48,
             "patch_size": 8,
-            "hidden_size": 128,
-            "num_hidden_layers": 6,
+            "hidden_size": 96,
+            "num_hidden_layers": 4,
             "num_attention_heads": 4,
-            "intermediate_size": 512,
-            "initializer_range": 0.06,
+            "intermediate_size": 384,
         },
-        "num_train_epochs": 100,
+        "num_train_epochs": 150,
+        "train_short_side": 96,
         "dataloader_num_workers": 1,
     },
     "gpu": {  # ViT-S/16
@@ -111,8 +111,10 @@ PARTS = {
     "milder crops": {"crop_scale": EXAMPLE["crop_scale"]},
     "warm-up and cosine": {"warmup_steps": 0, "lr_scheduler_type": "linear"},
     "weight decay": {"weight_decay": 0.0},
+    "first weights": {"weight_init": None, "initializer_range": None},
 }
 FEW = ("mixup and cutmix", "RandAugment", "average of the weights")
+WITH_OUR_WEIGHTS = "example with our first weights"
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,12 @@ class Job:
 
     @property
     def values(self) -> dict[str, Any]:
-        """The whole recipe."""
-        return {**SHARED, **SIZES[self.size], **self.keys}
+        """The whole recipe; the spread of the first weights is a key of the network's config."""
+        values = {**SHARED, **SIZES[self.size], **self.keys}
+        spread = values.pop("initializer_range", None)
+        if spread is not None:
+            values["model_config"] = values["model_config"] | {"initializer_range": spread}
+        return values
 
     @property
     def name(self) -> str:
@@ -143,13 +149,17 @@ class Job:
 def ours() -> dict[str, Any]:
     """The packaged recipe, without what SIZES and SHARED say."""
     taken = {"model_config", "num_train_epochs", "seed", "per_device_eval_batch_size", *SHARED}
-    return {k: v for k, v in read_recipe("from_scratch").items() if k not in taken}
+    recipe = read_recipe("from_scratch")
+    spread = {"initializer_range": recipe["model_config"]["initializer_range"]}
+    return {k: v for k, v in recipe.items() if k not in taken} | spread
 
 
 def variants() -> dict[str, dict[str, Any]]:
     """Name -> the keys in which a variant differs from the others."""
     full = ours() | {"learning_rate": LEARNING_RATE["ours"]}
-    found = {"example": EXAMPLE | {"learning_rate": LEARNING_RATE["example"]}, "ours": full}
+    example = EXAMPLE | {"learning_rate": LEARNING_RATE["example"]}
+    first = {key: full[key] for key in PARTS["first weights"] if key in full}
+    found = {"example": example, WITH_OUR_WEIGHTS: example | first, "ours": full}
     for part, without in PARTS.items():
         if any(full.get(key) != value for key, value in without.items()):
             kept = {k: v for k, v in (full | without).items() if v is not None}
@@ -185,7 +195,6 @@ class Runner:
     runs: Path
     results: Path
     threads: int
-    lock: threading.Lock
 
     def run(self, job: Job) -> None:
         folder = self.runs / job.name
@@ -248,7 +257,7 @@ class Runner:
             "code_sha256": run["code_sha256"],
             "environment": environment(),
         }
-        with self.lock:
+        with FileLock(f"{self.results}.lock"):  # of another command as well
             rows = recorded(self.results)
             write_json(self.results, {"runs": [*rows, row]})
         print(
@@ -363,7 +372,7 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{len(wanted) - len(missing)} of {len(wanted)} runs are recorded already", flush=True
         )
-        runner = Runner(args.dataset, args.runs, args.json, args.threads, threading.Lock())
+        runner = Runner(args.dataset, args.runs, args.json, args.threads)
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(runner.run, missing))
     text = page_part(recorded(args.json), args.size)

@@ -73,6 +73,9 @@ class CardFacts:
     head_init_scale: float | None = fact(  # null: the head came with the checkpoint
         "run.model.head_init_scale", checks.optional(checks.share)
     )
+    weight_init: str | None = fact(  # null: the weights came with the checkpoint
+        "run.model.weight_init", checks.optional(checks.one_of("normal", "mimetic"))
+    )
 
     # The data
     dataset: str = fact("run.data.dataset", checks.text)

@@ -135,7 +135,8 @@ def _further(facts: CardFacts) -> str:
 
 def _base_model(facts: CardFacts) -> str:
     if facts.base_model is None:
-        return "none: weights drawn at random"
+        mimetic = ", attention by mimetic initialisation (arXiv:2305.09828)"
+        return "none: weights drawn at random" + mimetic * (facts.weight_init == "mimetic")
     name = code(hide_paths(facts.base_model))
     if facts.base_revision is None:
         return f"{name}, a local copy without a recorded revision"

@@ -28,6 +28,7 @@ USUAL_KEYS = (
     ("ema_decay", "score and keep a moving average of the weights"),
     ("early_stopping_patience", "stop after so many scorings without a better one"),
     ("head_init_scale", "a new head's weights times this"),
+    ("weight_init", "normal or mimetic: first weights of a ViT from scratch"),
     ("lora_rank, lora_alpha, lora_dropout", "the update counts alpha / rank times"),
     ("lora_target_modules", "linear layers that are adapted; q_proj v_proj"),
     ("auto_augment", "off, randaugment or trivialaugment"),

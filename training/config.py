@@ -23,6 +23,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from training.augmentation import AugmentationArguments
 from training.errors import UserError
 from training.files import find_recipe, packaged_recipes
+from training.initialization import WEIGHT_INIT
 from training.keys import REMOVED, TAKEN_AWAY
 from training.machine import usable_cores
 from training.optimization import OptimizationArguments, check_optimization
@@ -104,6 +105,14 @@ class ModelArguments:
         },
     )
 
+    weight_init: str = field(
+        default="normal",
+        metadata={
+            "help": "first weights of a ViT from scratch: normal, as transformers draws them, or mimetic, "
+            "attention and positions as they look after pretraining (arXiv:2305.09828)"
+        },
+    )
+
     def __post_init__(self) -> None:
         for key in ("model", "model_revision"):
             if getattr(self, key) == "null":  # as YAML writes it, on the command line
@@ -121,6 +130,13 @@ class ModelArguments:
             raise UserError(f"image_size is {self.image_size}: give a number of pixels")
         if not 0 <= self.head_init_scale <= 1:
             raise UserError(f"head_init_scale is {self.head_init_scale}: give 0 to 1")
+        if self.weight_init not in WEIGHT_INIT:
+            raise UserError(f"weight_init is {self.weight_init!r}: give normal or mimetic")
+        if self.model and self.weight_init != "normal":
+            raise UserError(
+                f"weight_init {self.weight_init} and model {self.model}: it is for a network from scratch; "
+                "leave it out, or give `model: null`"
+            )
 
 
 @dataclass

@@ -28,6 +28,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from inference.food_classification import Preprocessing
 from training.config import ModelArguments
 from training.errors import UserError
+from training.initialization import initialize_mimetic
 from training.resolution import at_resolution, resize_processor
 
 
@@ -98,6 +99,8 @@ def _from_scratch(args: ModelArguments, label_names: list[str]) -> Network:
         config = ViTConfig(**values, **_labels(label_names))
         _check_vit(config)
         model = AutoModelForImageClassification.from_config(config)
+        if args.weight_init == "mimetic":
+            initialize_mimetic(model)
     except (StrictDataclassError, ValueError, TypeError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"model_config {values} makes no ViT: {reason}") from error

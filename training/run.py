@@ -241,6 +241,7 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
         "patch_size": patch_size(config),
         "head": network.head,
         "head_init_scale": recipe.model.head_init_scale if network.head == "new" else None,
+        "weight_init": recipe.model.weight_init if recipe.model.model is None else None,
     }
 
 

@@ -15,7 +15,7 @@ RUN = {
         "id": "google/vit-base-patch16-224-in21k", "revision": COMMIT,
         "architecture": "ViTForImageClassification", "num_parameters": 85876325,
         "image_size": 224, "patch_size": 16, "license": "apache-2.0",
-        "head_init_scale": 1.0,
+        "head_init_scale": 1.0, "weight_init": None,
     },
     "data": {
         "dataset": "ethz/food101", "source": "hub", "revision": COMMIT, "fingerprint": DIGEST,
@@ -72,5 +72,6 @@ def files(kind="hub"):
         both["run"]["data"] |= {"dataset": name, "source": kind, "revision": None}
         both["evaluation"] |= {"dataset": name, "source": kind, "dataset_revision": None}
     if kind == "sample":
-        both["run"]["model"] |= {"id": None, "revision": None, "license": None}
+        scratch = {"id": None, "revision": None, "license": None, "weight_init": "normal"}
+        both["run"]["model"] |= scratch
     return both
