@@ -45,14 +45,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "ablation.json"
 # What the network is, how long it is trained, and how: the same for every variant.
 SIZES = {
     "cpu": {
-        "model_config": {
-            "image_size": 48,
-            "patch_size": 8,
-            "hidden_size": 96,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "intermediate_size": 384,
-        },
+        "model_config": None,  # the recipe's own
         "num_train_epochs": 150,
         "train_short_side": 96,
         "dataloader_num_workers": 1,
@@ -117,6 +110,11 @@ FEW = ("mixup and cutmix", "first weights", "average of the weights")
 # (a) with what acts on the optimiser and not against overfitting.
 OUR_START = "example with our first weights and learning rate"
 START = (*PARTS["first weights"], "learning_rate")
+LABELS = {
+    "example": "(a) the Trainer example's",
+    OUR_START: "(a) with our first weights and learning rate",
+    "ours": "(b) ours",
+}
 
 
 @dataclass(frozen=True)
@@ -132,10 +130,10 @@ class Job:
     def values(self) -> dict[str, Any]:
         """The whole recipe; the spread of the first weights is a key of the network's config."""
         values = {**SHARED, **SIZES[self.size], **self.keys}
+        network = values["model_config"] or _network(read_recipe("from_scratch"))
         spread = values.pop("initializer_range", None)
-        if spread is not None:
-            values["model_config"] = values["model_config"] | {"initializer_range": spread}
-        return values
+        first = {} if spread is None else {"initializer_range": spread}
+        return {**values, "model_config": network | first}
 
     @property
     def name(self) -> str:
@@ -146,6 +144,11 @@ class Job:
         return all(
             record[key] == getattr(self, key) for key in ("variant", "size", "seed", "values")
         )
+
+
+def _network(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Its sizes; the spread of the first weights is a part of the recipe."""
+    return {k: v for k, v in recipe["model_config"].items() if k != "initializer_range"}
 
 
 def ours() -> dict[str, Any]:
@@ -295,9 +298,7 @@ def table(rows: list[dict[str, Any]], size: str) -> str:
         scores = [r["top1"] for r in its]
         error = f"{(1 - statistics.mean(scores)) / base:.2f}" if base else ""
         chosen = statistics.mean(r["selection"]["top1"] for r in its)
-        label = {"example": "(a) the Trainer example's", "ours": "(b) ours"}.get(
-            name, f"(c) {name}"
-        )
+        label = LABELS.get(name, f"(c) {name}")
         lines.append(
             f"| {label} | {len(its)} | {statistics.mean(scores):.1%} | {min(scores):.1%} to "
             f"{max(scores):.1%} | {error} | {chosen:.1%} | {mean_of(its, 'train_top1'):.1%} |"

@@ -27,9 +27,39 @@ def ablation(monkeypatch):
 
 def test_the_examples_recipe_has_nothing_of_ours(ablation):
     example = ablation.variants()["example"]
-    assert set(example) == {*ablation.EXAMPLE, "learning_rate"}
-    off = {"auto_augment", "mixup", "cutmix", "drop_path", "ema_decay", "layer_decay"}
+    assert example == ablation.EXAMPLE
+    off = {
+        "auto_augment",
+        "mixup",
+        "cutmix",
+        "drop_path",
+        "ema_decay",
+        "layer_decay",
+        "weight_init",
+    }
     assert not off & (set(example) | set(ablation.SHARED))
+    (job,) = ablation.jobs_for(["example"], "cpu", [0])
+    assert "initializer_range" not in job.values["model_config"]
+
+
+def test_every_variant_has_one_network_but_for_its_first_weights(ablation):
+    known = ablation.variants()
+    networks = [job.values["model_config"] for job in ablation.jobs_for(known, "cpu", [0])]
+    sizes = [{k: v for k, v in one.items() if k != "initializer_range"} for one in networks]
+    assert all(one == sizes[0] for one in sizes) and len(sizes[0]) == 6
+    spreads = {
+        name: one.get("initializer_range") for name, one in zip(known, networks, strict=True)
+    }
+    plain = {"example", "ours without first weights"}
+    assert {name for name, spread in spreads.items() if spread is None} == plain
+
+
+def test_the_control_differs_from_the_example_in_what_acts_on_the_optimiser(ablation):
+    known = ablation.variants()
+    control = known[ablation.OUR_START]
+    changed = {key for key in control if control[key] != ablation.EXAMPLE.get(key)}
+    assert changed == set(ablation.START)
+    assert all(control[key] == known["ours"][key] for key in changed)
 
 
 def test_every_part_leaves_out_what_the_recipe_has(ablation):
@@ -76,7 +106,8 @@ def test_recorded_runs_name_no_machine_and_are_whole(ablation):
     )
     for row in rows:
         assert row["size"] != "toy" and row["n"] == 750 and 0 < row["top1"] < 1
-        assert row["images_seen"] == 4200 * 64 and {"cpu", "versions"} <= set(row["environment"])
+        assert row["images_seen"] == row["values"]["num_train_epochs"] * (2700 // 64) * 64
+        assert {"cpu", "versions"} <= set(row["environment"])
 
 
 def test_the_page_holds_what_the_script_prints(ablation):
