@@ -70,7 +70,7 @@ SIZES = {
             "num_attention_heads": 2,
             "intermediate_size": 16,
         },
-        "num_train_epochs": 1,
+        "num_train_epochs": 2,
     },
 }
 SHARED = {
@@ -130,7 +130,11 @@ class Job:
     def values(self) -> dict[str, Any]:
         """The whole recipe; the spread of the first weights is a key of the network's config."""
         values = {**SHARED, **SIZES[self.size], **self.keys}
-        network = values["model_config"] or _network(read_recipe("from_scratch"))
+        recipe = read_recipe("from_scratch")
+        network = values["model_config"] or _network(recipe)
+        if "mix_off_epoch" in values:  # at the same share of another number of epochs
+            epochs = values["num_train_epochs"]
+            values["mix_off_epoch"] = values["mix_off_epoch"] * epochs // recipe["num_train_epochs"]
         spread = values.pop("initializer_range", None)
         first = {} if spread is None else {"initializer_range": spread}
         return {**values, "model_config": network | first}

@@ -74,7 +74,7 @@ class CardFacts:
         "run.model.head_init_scale", checks.optional(checks.share)
     )
     weight_init: str | None = fact(  # null: the weights came with the checkpoint
-        "run.model.weight_init", checks.optional(checks.one_of("normal", "mimetic"))
+        "run.model.weight_init", checks.later(checks.one_of("normal", "mimetic"))
     )
 
     # The data
@@ -132,7 +132,9 @@ class CardFacts:
     stopped_early: bool = fact("run.training.stopped_early", checks.one_of(True, False))
     seed: int = fact("run.training.seed", checks.whole)
     data_seed: int | None = fact("run.training.data_seed", checks.optional(checks.whole))
-    images_per_second: float = fact("run.training.images_per_second", checks.amount)
+    images_per_second: float | None = fact(  # null: no step was left after a resume
+        "run.training.images_per_second", checks.optional(checks.amount)
+    )
     augmentation: tuple[tuple[str, Any], ...] = fact("run.training.augmentation", checks.pairs)
 
     # The choice of the checkpoint, on the selection slice of the training data

@@ -62,10 +62,7 @@ def training(facts: CardFacts) -> str:
         ("Further", _further(facts)),
         ("Augmentation", _augmentation(facts)),
         ("Seeds", f"{facts.seed} (weights), {data_seed} (order of the images and augmentation)"),
-        (
-            "Speed",
-            f"{facts.images_per_second:,.1f} {_seen(facts)} per second, all processes together",
-        ),
+        ("Speed", _speed(facts)),
         ("Duration", _duration(facts)),
         ("Started, finished", f"{facts.started}, {facts.finished}"),
         ("Recipe", code(hide_paths(facts.recipe_name))),
@@ -109,6 +106,12 @@ def _chosen_rate(probe: dict[str, Any]) -> str:
 
 def _seen(facts: CardFacts) -> str:
     return "features" if facts.tune == "linear_probe" else "images"
+
+
+def _speed(facts: CardFacts) -> str:
+    if facts.images_per_second is None:
+        return "not known: no step was left after a resume"
+    return f"{facts.images_per_second:,.1f} {_seen(facts)} per second, all processes together"
 
 
 def _length(facts: CardFacts) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,9 @@ REDUCED_DECODING = {"off": None, "strict": 1.0, "loose": 0.7}
 AUTO_AUGMENT = ("off", "randaugment", "trivialaugment")
 LOSSES = ("cross_entropy", "generalized_cross_entropy")
 MAX_MAGNITUDE = 30  # of RandAugment, as its paper searched and torchvision numbers
+MAX_OPS = 14  # as many operations as there are
+# Far beyond use, and before the arithmetic ends: NumPy's beta(1e308, 1e308) is always 0.
+HIGHEST, LEAST_Q = {"color_jitter": 10, "mixup": 1000, "cutmix": 1000}, 1e-3
 
 
 @dataclass(frozen=True)
@@ -131,16 +133,16 @@ class AugmentationArguments:
             "mix_switch_probability",
         ):
             self._check_range(key, 1, "a probability")
-        for key in ("color_jitter", "mixup", "cutmix"):
-            self._check_range(key, math.inf, "a number from 0 up; 0 is off")
+        for key, high in HIGHEST.items():
+            self._check_range(key, high, f"a number from 0 to {high}; 0 is off")
         self._check_range(
-            "randaugment_magnitude", MAX_MAGNITUDE + 1, f"a whole number, 0 to {MAX_MAGNITUDE}"
+            "randaugment_magnitude", MAX_MAGNITUDE, f"a whole number, 0 to {MAX_MAGNITUDE}"
         )
-        if not 0 < self.gce_q <= 1:
-            raise UserError(f"gce_q is {self.gce_q}: give a number above 0, up to 1")
-        if self.randaugment_num_ops < 1:
+        if not LEAST_Q <= self.gce_q <= 1:
+            raise UserError(f"gce_q is {self.gce_q}: give a number from {LEAST_Q} to 1")
+        if not 1 <= self.randaugment_num_ops <= MAX_OPS:
             raise UserError(
-                f"randaugment_num_ops is {self.randaugment_num_ops}: give at least 1, or auto_augment off"
+                f"randaugment_num_ops is {self.randaugment_num_ops}: give 1 to {MAX_OPS}, or auto_augment off"
             )
         if self.mix_off_epoch < 0:
             raise UserError(f"mix_off_epoch is {self.mix_off_epoch}: give an epoch, or 0 for never")
@@ -157,8 +159,7 @@ class AugmentationArguments:
 
     def _check_range(self, key: str, high: float, what: str) -> None:
         value = getattr(self, key)
-        inside = 0 <= value <= high if high == 1 else 0 <= value < high  # NaN is in neither
-        if not inside:
+        if not 0 <= value <= high:  # NaN is not either
             raise UserError(f"{key} is {value}: give {what}")
 
     def check_pairs(self, per_device: int) -> None:

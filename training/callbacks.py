@@ -76,6 +76,8 @@ class EarlyStopping(EarlyStoppingCallback):
         scored = {row["step"] for row in state.log_history if "eval_top1" in row}
         best = state.best_global_step or 0
         self.early_stopping_patience_counter = sum(step > best for step in scored)
+        stays = self.early_stopping_patience_counter >= self.early_stopping_patience
+        control.should_training_stop = stays  # a run that had stopped and was killed afterwards
 
 
 class LogCallback(TrainerCallback):

@@ -114,11 +114,6 @@ class ModelArguments:
     )
 
     def __post_init__(self) -> None:
-        for key in ("model", "model_revision"):
-            if getattr(self, key) == "null":  # as YAML writes it, on the command line
-                setattr(self, key, None)
-        if self.model_config == "null":
-            self.model_config = None
         if isinstance(self.model_config, str):
             self.model_config = _json_mapping("model_config", self.model_config)
         if self.model and self.model_config:
@@ -188,6 +183,7 @@ class FineTuningArguments(
 
     def __post_init__(self) -> None:
         self._check_values()
+        self._check_mixing_ends()
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         self._derive_batch(launched)
         self._choose_workers(launched)
@@ -218,6 +214,14 @@ class FineTuningArguments(
             )
         check_optimization(self)
         check_compilation(self.torch_compile_backend, self.torch_compile_mode)
+
+    def _check_mixing_ends(self) -> None:
+        off, epochs = self.mix_off_epoch, self.num_train_epochs
+        if self.augmentation().mixes(epoch=0) and off >= epochs and off and self.max_steps < 1:
+            raise UserError(
+                f"mix_off_epoch is {off} and num_train_epochs {epochs:g}: mixing would never be off; give "
+                "an epoch before the last, or 0 to mix to the end"
+            )
 
     def _derive_batch(self, world_size: int) -> None:
         total, device = self.total_train_batch_size, self.per_device_train_batch_size
@@ -299,11 +303,13 @@ def parse_recipe(argv: list[str]) -> Recipe:
         raise UserError(
             f"which recipe? give one of {', '.join(packaged_recipes())}, or the path of a YAML file"
         )
-    name, overrides = argv[0], argv[1:]
+    name, (overrides, taken_back) = argv[0], _without_nulls(argv[1:])
     file_values = read_recipe(name)
     if any(word.split("=", 1)[0] == "--model" for word in overrides):
         file_values.pop("model_revision", None)  # of the file's own model
     _check_keys(list(file_values), f"recipe {name}")
+    _check_keys(taken_back, "the command line")
+    file_values |= dict.fromkeys(taken_back)
     given = [a[2:].split("=", 1)[0].replace("-", "_") for a in overrides if a.startswith("--")]
     _check_keys(given, "the command line")
     file_argv = [token for key, value in file_values.items() for token in _as_argv(key, value)]
@@ -353,6 +359,22 @@ def _check_keys(keys: list[str], where: str) -> None:
             f"did you mean {close[0]}?" if close else "`food101 train --help` lists the usual ones"
         )
         raise UserError(f"unknown key {key} ({where}): {hint}")
+
+
+def _without_nulls(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """What is left of the command line, and the keys that it sets to null, as YAML writes it."""
+    kept, keys, words = [], [], iter(enumerate(overrides))
+    for i, word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            value = overrides[i + 1] if i + 1 < len(overrides) else ""
+        if not word.startswith("--") or value != "null":
+            kept.append(word)
+            continue
+        keys.append(key[2:].replace("-", "_"))
+        if not equals:
+            next(words)
+    return kept, keys
 
 
 def _as_argv(key: str, value: Any) -> list[str]:

@@ -76,6 +76,11 @@ def add_drop_path(model: PreTrainedModel, drop_path: float) -> DropPath:
             f"drop_path is {drop_path}: only ViT's and DeiT's blocks are known, and "
             f"{type(model).__name__} has none of them; leave drop_path at 0"
         )
+    if any(hasattr(block, "drop_path") for block in layers):
+        raise UserError(
+            f"drop_path is {drop_path}: {type(model).__name__} has a stochastic depth of its own, and both "
+            "would act; leave drop_path at 0"
+        )
     rates = zip(layers, rates_by_depth(drop_path, len(layers)), strict=True)
     branches = [(getattr(block, name), rate) for block, rate in rates if rate for name in BRANCHES]
     shared = DropPath(len(branches))

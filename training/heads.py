@@ -46,7 +46,7 @@ class Heads(nn.Module):
 
 
 def zero_unless_finite(gradient: torch.Tensor) -> torch.Tensor:
-    """A head that has diverged stands still: the norm over all heads' gradients stays a number."""
+    """A head that has diverged learns no more: the norm over all heads' gradients stays a number."""
     return torch.where(gradient.isfinite().all(), gradient, 0.0)
 
 

@@ -110,9 +110,12 @@ def _from_scratch(args: ModelArguments, label_names: list[str]) -> Network:
 
 def _check_vit(config: ViTConfig) -> None:
     """What ViT itself would build without a word, and not as meant."""
-    for key in ("num_hidden_layers", "num_attention_heads", "patch_size", "hidden_size"):
-        if getattr(config, key) < 1:
-            raise ValueError(f"{key} is below 1")
+    sizes = ("image_size", "patch_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    for key in (*sizes, "num_attention_heads"):
+        if not isinstance(value := getattr(config, key), int) or value < 1:
+            raise ValueError(f"{key} is {value}, and must be a whole number from 1 up")
+    if config.num_channels != 3:
+        raise ValueError(f"num_channels is {config.num_channels}, and images have 3")
     if config.image_size % config.patch_size:  # a rim of every image would never be seen
         raise ValueError(f"image_size is not a multiple of patch_size {config.patch_size}")
     if config.hidden_size % config.num_attention_heads:

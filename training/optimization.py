@@ -1,4 +1,4 @@
-"""Layer-wise learning rates, the scale of a new head, and the values that these may have."""
+"""Layer-wise learning rates, and which values the keys of the optimisation may have."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class OptimizationArguments:
         default=None,
         metadata={
             "help": "score and keep a moving average of the weights (0.999 to 0.9999; warmed up as in "
-            "tf.train.ExponentialMovingAverage); none for the weights themselves"
+            "tf.train.ExponentialMovingAverage); null for the weights themselves"
         },
     )
     early_stopping_patience: int | None = field(
         default=None,
-        metadata={"help": "stop after so many scorings without a better one; none never stops"},
+        metadata={"help": "stop after so many scorings without a better one; null never stops"},
     )
 
 
@@ -156,6 +156,11 @@ def check_optimization(args: FineTuningArguments) -> None:
         raise UserError(
             f"early_stopping_patience {patience} with eval_strategy no: nothing would be scored; give "
             "eval_strategy epoch or steps"
+        )
+    if args.eval_on_start:
+        raise UserError(
+            f"early_stopping_patience {patience} with eval_on_start true: a resumed run would count the "
+            "same scoring twice; leave eval_on_start out"
         )
     if not args.load_best_model_at_end:
         raise UserError(

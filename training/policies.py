@@ -1,6 +1,6 @@
 """RandAugment, TrivialAugment and colour jitter, with Pillow, on the uint8 crop in a worker.
 
-Pillow's operations are those of both papers' own code; they keep uint8, and need no library more.
+TrivialAugment's own code uses Pillow's operations too; they keep uint8, and need no library more.
 """
 
 from __future__ import annotations

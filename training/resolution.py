@@ -40,13 +40,14 @@ def at_resolution(model: PreTrainedModel, image_size: int) -> PreTrainedModel:
         )
     if patch and image_size % patch:  # a rim of every image would never be seen
         raise UserError(f"image_size {image_size} is not a multiple of the patch size {patch}")
-    if config.model_type in INTERPOLATED:
-        return model if image_size == config.image_size else resize_positions(model, image_size)
-    pixels = torch.zeros(1, getattr(config, "num_channels", 3), image_size, image_size)
     try:
+        if config.model_type in INTERPOLATED:
+            same = image_size == config.image_size
+            return model if same else resize_positions(model, image_size)
+        pixels = torch.zeros(1, getattr(config, "num_channels", 3), image_size, image_size)
         with torch.no_grad():  # no inference_mode: BEiT keeps tensors that it makes here
             model.eval()(pixel_values=pixels)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError) as error:  # the last: beyond 64 bits
         reason = " ".join(str(error).split())
         raise UserError(
             f"image_size {image_size}: {type(model).__name__} does not run at that size ({reason}); leave "

@@ -168,7 +168,7 @@ class Run:
         ]
         self.record["training"] |= {
             "steps": trainer.state.global_step,
-            "images_per_second": rates[-1],
+            "images_per_second": rates[-1] or None,  # 0: a resume that had no step left
             "stopped_early": trainer.state.global_step < trainer.state.max_steps,
             "probe": (probe := probe_result(self.folder)),
         }

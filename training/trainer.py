@@ -157,6 +157,11 @@ class FoodTrainer(Trainer):
         # A distilled DeiT gives the scores of each of its heads as well.
         return (loss, {"logits": logits}) if return_outputs else loss
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Not one step more of a run that had stopped early; Trainer asks only after the first."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
+
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
         # Remembered on the device and read when logging: an `if` here would wait for the device.

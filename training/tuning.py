@@ -102,8 +102,10 @@ class TuningArguments:
     def _check_lora(self) -> None:
         if self.lora_rank < 1:
             raise UserError(f"lora_rank is {self.lora_rank}: give at least 1 (4 to 64 is usual)")
-        if not 0 < self.lora_alpha < math.inf:
-            raise UserError(f"lora_alpha is {self.lora_alpha}: give a number above 0")
+        if not 0 < self.lora_alpha < MAX_RATE:
+            raise UserError(
+                f"lora_alpha is {self.lora_alpha}: give a number above 0, below {MAX_RATE:,.0f}"
+            )
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"lora_dropout is {self.lora_dropout}: give 0 to below 1")
         if not self.lora_target_modules:

@@ -54,6 +54,14 @@ def test_every_variant_has_one_network_but_for_its_first_weights(ablation):
     assert {name for name, spread in spreads.items() if spread is None} == plain
 
 
+def test_mixing_ends_at_the_same_share_of_another_number_of_epochs(ablation):
+    ends = {}
+    for size in ("cpu", "gpu", "toy"):
+        (job,) = ablation.jobs_for(["ours"], size, [0])
+        ends[size] = job.values["mix_off_epoch"] / job.values["num_train_epochs"]
+    assert ends == pytest.approx({"cpu": 130 / 150, "gpu": 130 / 150, "toy": 1 / 2})
+
+
 def test_the_control_differs_from_the_example_in_what_acts_on_the_optimiser(ablation):
     known = ablation.variants()
     control = known[ablation.OUR_START]
@@ -148,7 +156,7 @@ def test_a_finished_run_is_recorded_and_not_repeated(ablation, tmp_path, capsys)
     assert ablation.main([*words, "--threads", "1"]) == 0
     assert "(b) ours | 1 |" in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "rows.json").read_text())["runs"]
-    assert (row["seed"], row["n"], row["train_n"], row["images_seen"]) == (1, 6, 90, 64)
+    assert (row["seed"], row["n"], row["train_n"], row["images_seen"]) == (1, 6, 90, 128)
     assert str(tmp_path) not in (tmp_path / "rows.json").read_text()
     assert ablation.main(words) == 0
     assert "1 of 1 runs are recorded already" in capsys.readouterr().out

@@ -111,6 +111,26 @@ def test_null_on_the_command_line_takes_back_the_file(parse):
     words = ["--model", "user/name", "--model_config", "null"]
     recipe = parse("model_config: {hidden_size: 48}\n", *words)
     assert recipe.model.model == "user/name" and recipe.values["model_config"] is None
+    text = "ema_decay: 0.99\nimage_size: 64\nearly_stopping_patience: 3\nlearning_rate: 1e-3\n"
+    words = ["--ema_decay", "null", "--image_size=null", "--early-stopping-patience", "null"]
+    recipe = parse(text, *words, "--learning_rate=null", "--seed", "3")
+    assert (recipe.training.ema_decay, recipe.model.image_size) == (None, None)
+    assert recipe.values["ema_decay"] is None and recipe.training.seed == 3
+    assert recipe.training.early_stopping_patience is None
+    assert recipe.training.learning_rate == TrainingArguments.learning_rate
+
+
+def test_null_does_not_hide_an_unknown_key(refused):
+    assert "unknown key ema_deca (the command line)" in refused("", "--ema_deca", "null")
+
+
+def test_mixing_that_would_never_end_is_refused(parse, refused):
+    text = "mixup: 0.8\nmix_off_epoch: 3\n"
+    said = refused(text, "--num_train_epochs", "3")
+    assert said.startswith("mix_off_epoch is 3 and num_train_epochs 3: mixing would never be off")
+    assert parse(text, "--num_train_epochs", "4").training.mix_off_epoch == 3
+    for words in (["--mixup", "0"], ["--mix_off_epoch", "0"], ["--max_steps", "9"]):
+        parse(text, "--num_train_epochs", "3", *words)
 
 
 def test_another_model_leaves_the_recipes_revision_behind(parse):
@@ -224,6 +244,11 @@ IMPOSSIBLE = [
     ("reduced_decoding", "always"),
     ("auto_augment", "autoaugment"),
     ("randaugment_num_ops", "0"),
+    ("randaugment_num_ops", "15"),
+    ("mixup", "1e308"),
+    ("cutmix", "inf"),
+    ("color_jitter", "1e300"),
+    ("lora_alpha", "1e300"),
     ("randaugment_magnitude", "31"),
     ("randaugment_magnitude", "-1"),
     ("color_jitter", "-0.1"),
@@ -236,6 +261,7 @@ IMPOSSIBLE = [
     ("mix_off_epoch", "-1"),
     ("loss", "focal"),
     ("gce_q", "0"),
+    ("gce_q", "1e-40"),
     ("gce_q", "1.5"),
     ("undecodable_images", "ignore"),
     ("eval_cache_gb", "-1"),

@@ -6,6 +6,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForImageClassification,
+    BeitConfig,
+    BeitForImageClassification,
     DeiTConfig,
     DeiTForImageClassification,
     ResNetConfig,
@@ -113,6 +115,13 @@ def test_a_network_without_known_blocks_is_refused():
     with pytest.raises(UserError, match="drop_path is 0.1: .* ResNetForImageClassification has"):
         add_drop_path(resnet, 0.1)
     add_drop_path(resnet, 0.0)
+
+
+def test_a_network_with_stochastic_depth_of_its_own_is_refused():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    beit = BeitForImageClassification(BeitConfig(**sizes, intermediate_size=16, image_size=32))
+    with pytest.raises(UserError, match="drop_path is 0.1: Beit.* stochastic depth of its own"):
+        add_drop_path(beit, 0.1)
 
 
 # ---- with the rest of training ----------------------------------------------------------------

@@ -88,6 +88,10 @@ def test_an_unknown_key_gets_a_suggestion():
         {"patch_size": 0},
         {"hidden_act": "nope"},
         {"num_hidden_layers": -1},
+        {"intermediate_size": 0},  # a ViT without MLPs
+        {"image_size": 0},
+        {"image_size": [32, 32]},
+        {"num_channels": 1},
         {"patch_size": 64},  # larger than the image: no patch at all
     ],
 )

@@ -157,6 +157,18 @@ def test_other_models_and_licences(tmp_path):
     assert "license: unknown\n" in render_card(read(tmp_path, both))
 
 
+def test_the_card_says_how_weights_began_and_what_is_not_known(tmp_path):
+    both = files("sample")
+    assert "none: weights drawn at random |" in render_card(read(tmp_path, both))
+    both["run"]["model"]["weight_init"] = "mimetic"
+    both["run"]["training"]["images_per_second"] = None
+    text = render_card(read(tmp_path, both))
+    assert "attention by mimetic initialisation (arXiv:2305.09828) |" in text
+    assert "| Speed | not known: no step was left after a resume |" in text
+    del both["run"]["model"]["weight_init"]  # a run of an older version
+    assert "none: weights drawn at random |" in render_card(read(tmp_path, both))
+
+
 def test_the_card_says_what_is_not_plain_fine_tuning(tmp_path):
     both = files()
     text = render_card(read(tmp_path, both))

@@ -204,8 +204,23 @@ def test_a_resumed_run_goes_on_counting(trainer_for, monkeypatch):
     assert stops(resumed, [0.3, 0.2], monkeypatch, resume_from_checkpoint=checkpoint) == 6
 
 
+def test_a_run_that_had_stopped_stays_stopped(trainer_for, monkeypatch):
+    """Killed after its last checkpoint, in the evaluation say: a resume must not train on."""
+    values = {"num_train_epochs": 6, "early_stopping_patience": 2, "save_total_limit": 9}
+    whole = trainer_for("whole", **values, ema_decay=0.9)
+    assert stops(whole, [0.5, 0.4, 0.3], monkeypatch) == 6
+    resumed = trainer_for("resumed", **values, ema_decay=0.9)
+    checkpoint = str(Path(whole.args.output_dir) / "checkpoint-6")
+    assert stops(resumed, [0.9], monkeypatch, resume_from_checkpoint=checkpoint) == 6
+    assert resumed.state.best_global_step == whole.state.best_global_step == 2
+    for one, two in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize(
-    "other", [{"eval_strategy": "no"}, {"load_best_model_at_end": False}], ids=lambda o: min(o)
+    "other",
+    [{"eval_strategy": "no"}, {"load_best_model_at_end": False}, {"eval_on_start": True}],
+    ids=lambda o: min(o),
 )
 def test_early_stopping_needs_scores_and_the_best_weights(tmp_path, other):
     with pytest.raises(UserError, match=f"early_stopping_patience 2 with {min(other)}"):

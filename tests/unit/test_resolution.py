@@ -169,6 +169,15 @@ def test_patches_must_divide(vit, tmp_path):
         network_of(save_backbone(tmp_path, "dinov2", OTHERS), 40)
 
 
+@pytest.mark.parametrize("size", [16 * 10**9, 16 * 10**20])
+@pytest.mark.parametrize("name", ["vit", "convnext"])
+def test_more_pixels_than_memory_are_one_line(vit, tmp_path, name, size):
+    folder = vit if name == "vit" else save_backbone(tmp_path, name, OTHERS)
+    with pytest.raises(UserError, match=f"^image_size {size}: ") as error:
+        network_of(folder, size)
+    assert "\n" not in str(error.value)
+
+
 def test_a_network_that_does_not_run_there_is_refused():
     config = LevitConfig(image_size=64, num_labels=3, architectures=["LevitForImageClassification"])
     model = AutoModelForImageClassification.from_config(config)
