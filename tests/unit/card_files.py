@@ -15,7 +15,7 @@ RUN = {
         "id": "google/vit-base-patch16-224-in21k", "revision": COMMIT,
         "architecture": "ViTForImageClassification", "num_parameters": 85876325,
         "image_size": 224, "patch_size": 16, "license": "apache-2.0",
-        "head_init_scale": 1.0, "weight_init": None,
+        "head_init_scale": 1.0,
     },
     "data": {
         "dataset": "ethz/food101", "source": "hub", "revision": COMMIT, "fingerprint": DIGEST,
