@@ -125,6 +125,28 @@ def test_the_page_holds_what_the_script_prints(ablation):
     )
 
 
+def test_the_figures_elsewhere_are_the_recorded_ones(ablation):
+    rows = ablation.recorded(ablation.RESULTS)
+    root = BENCHMARKS.parent
+    pages = [root / "README.md", root / "training" / "recipes" / "from_scratch.yaml"]
+    errors = {}
+    for name in ("example", "ours"):
+        jobs = ablation.jobs_for([name], "cpu", range(9))
+        top1 = [100 * row["top1"] for row in rows if any(job.matches(row) for job in jobs)]
+        assert len(top1) >= 3
+        mean = sum(top1) / len(top1)
+        errors[name] = 100 - mean
+        for page in pages:
+            text = page.read_text(encoding="utf-8")
+            assert f"{mean:.1f} %" in text, (page.name, name)
+            assert f"{min(top1):.1f} to {max(top1):.1f} %" in text, (page.name, name)
+    less = f"{100 * (1 - errors['ours'] / errors['example']):.0f} %"
+    assert f"{less} less error" in pages[0].read_text(encoding="utf-8")
+    assert f"by {less}, from {errors['example']:.1f} to {errors['ours']:.1f} %" in PAGE.read_text(
+        encoding="utf-8"
+    )
+
+
 def test_the_page_names_keys_and_recipes_that_exist():
     text = PAGE.read_text(encoding="utf-8")
     keys = re.findall(r"^\| `.*?\|", text, re.M)  # first cells
