@@ -24,7 +24,7 @@ from training.augmentation import AugmentationArguments
 from training.errors import UserError
 from training.files import find_recipe, packaged_recipes
 from training.initialization import WEIGHT_INIT
-from training.keys import REMOVED, TAKEN_AWAY
+from training.keys import REMOVED, TAKEN_AWAY, as_argv, without_nulls
 from training.machine import usable_cores
 from training.optimization import OptimizationArguments, check_optimization
 from training.step import check_compilation
@@ -303,7 +303,7 @@ def parse_recipe(argv: list[str]) -> Recipe:
         raise UserError(
             f"which recipe? give one of {', '.join(packaged_recipes())}, or the path of a YAML file"
         )
-    name, (overrides, taken_back) = argv[0], _without_nulls(argv[1:])
+    name, (overrides, taken_back) = argv[0], without_nulls(argv[1:])
     file_values = read_recipe(name)
     if any(word.split("=", 1)[0] == "--model" for word in overrides):
         file_values.pop("model_revision", None)  # of the file's own model
@@ -312,7 +312,7 @@ def parse_recipe(argv: list[str]) -> Recipe:
     file_values |= dict.fromkeys(taken_back)
     given = [a[2:].split("=", 1)[0].replace("-", "_") for a in overrides if a.startswith("--")]
     _check_keys(given, "the command line")
-    file_argv = [token for key, value in file_values.items() for token in _as_argv(key, value)]
+    file_argv = [token for key, value in file_values.items() for token in as_argv(key, value)]
     if file_values.get("output_dir") is None:
         file_argv += ["--output_dir", f"runs/{Path(name).stem}"]
     data, model, training, stray = _parser().parse_args_into_dataclasses(
@@ -359,34 +359,6 @@ def _check_keys(keys: list[str], where: str) -> None:
             f"did you mean {close[0]}?" if close else "`food101 train --help` lists the usual ones"
         )
         raise UserError(f"unknown key {key} ({where}): {hint}")
-
-
-def _without_nulls(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """What is left of the command line, and the keys that it sets to null, as YAML writes it."""
-    kept, keys, words = [], [], iter(enumerate(overrides))
-    for i, word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            value = overrides[i + 1] if i + 1 < len(overrides) else ""
-        if not word.startswith("--") or value != "null":
-            kept.append(word)
-            continue
-        keys.append(key[2:].replace("-", "_"))
-        if not equals:
-            next(words)
-    return kept, keys
-
-
-def _as_argv(key: str, value: Any) -> list[str]:
-    if value is None:  # null leaves the default in force
-        return []
-    if isinstance(value, bool) and key.endswith("_strategy"):
-        value = "no" if value is False else "yes"  # YAML reads a bare `no` as false
-    if isinstance(value, dict):
-        return [f"--{key}={json.dumps(value)}"]
-    if isinstance(value, list):
-        return [f"--{key}", *map(str, value)]
-    return [f"--{key}={value}"]
 
 
 class _Parser(HfArgumentParser):

@@ -1,6 +1,9 @@
-"""Keys that a recipe may not have, with what to do instead, and keys that a resumption may change."""
+"""Keys that a recipe may not have, keys that a resumption may change, and keys as words."""
 
 from __future__ import annotations
+
+import json
+from typing import Any
 
 # Keys of TrainingArguments that this project takes away, with what to do instead.
 _PRECISION = (
@@ -71,3 +74,34 @@ FREE_KEYS = {
     "torch_compile_backend",
     "torch_compile_mode",
 }
+
+
+# ---- as words of a command line ----------------------------------------------------------------
+
+
+def without_nulls(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """What is left of the command line, and the keys that it sets to null, as YAML writes it."""
+    kept, keys, words = [], [], iter(enumerate(overrides))
+    for i, word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            value = overrides[i + 1] if i + 1 < len(overrides) else ""
+        if not word.startswith("--") or value != "null":
+            kept.append(word)
+            continue
+        keys.append(key[2:].replace("-", "_"))
+        if not equals:
+            next(words)
+    return kept, keys
+
+
+def as_argv(key: str, value: Any) -> list[str]:
+    if value is None:  # null leaves the default in force
+        return []
+    if isinstance(value, bool) and key.endswith("_strategy"):
+        value = "no" if value is False else "yes"  # YAML reads a bare `no` as false
+    if isinstance(value, dict):
+        return [f"--{key}={json.dumps(value)}"]
+    if isinstance(value, list):
+        return [f"--{key}", *map(str, value)]
+    return [f"--{key}={value}"]
