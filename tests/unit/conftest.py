@@ -1,5 +1,6 @@
 """A toy classifier with pipelines around it; toy images to train on, and a place for their caches."""
 
+import logging
 from pathlib import Path
 
 import datasets
@@ -20,6 +21,12 @@ from training.config import DataArguments
 from training.data import Split, Splits, load_split, load_splits
 from training.shards import reduce_short_side
 from training.trainer import FoodTrainer, build_trainer
+
+
+@pytest.fixture(autouse=True)
+def log_level():
+    """The product's entry points set it for their process; a test that calls one does so for the next."""
+    logging.getLogger("training").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")
