@@ -130,7 +130,7 @@ class ModelArguments:
         if self.model and self.weight_init != "normal":
             raise UserError(
                 f"weight_init {self.weight_init} and model {self.model}: it is for a network from scratch; "
-                "leave it out, or give `model: null`"
+                "leave it out (--weight_init null), or give `model: null`"
             )
 
 
@@ -305,7 +305,7 @@ def parse_recipe(argv: list[str]) -> Recipe:
         )
     name, (overrides, taken_back) = argv[0], without_nulls(argv[1:])
     file_values = read_recipe(name)
-    if any(word.split("=", 1)[0] == "--model" for word in overrides):
+    if any(word.split("=", 1)[0] == "--model" for word in argv[1:]):
         file_values.pop("model_revision", None)  # of the file's own model
     _check_keys(list(file_values), f"recipe {name}")
     _check_keys(taken_back, "the command line")

@@ -120,6 +120,19 @@ def test_null_on_the_command_line_takes_back_the_file(parse):
     assert recipe.training.learning_rate == TrainingArguments.learning_rate
 
 
+def test_no_model_leaves_the_recipes_revision_behind(parse):
+    recipe = parse("model: user/one\nmodel_revision: abc\n", "--model", "null")
+    assert (recipe.model.model, recipe.model.model_revision) == (None, None)
+
+
+def test_a_recipe_from_scratch_takes_a_model(tmp_path):
+    words = ["from_scratch", "--model", "user/vit", "--model_config", "null"]
+    words += ["--output_dir", str(tmp_path / "run")]
+    with pytest.raises(UserError, match="--weight_init null"):
+        parse_recipe(words)
+    assert parse_recipe([*words, "--weight_init", "null"]).model.model == "user/vit"
+
+
 def test_null_does_not_hide_an_unknown_key(refused):
     assert "unknown key ema_deca (the command line)" in refused("", "--ema_deca", "null")
 
