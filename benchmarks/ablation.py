@@ -36,9 +36,9 @@ from pages import Marks, UsageError
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from training.checkpoints import complete_checkpoints  # noqa: E402
-from training.config import read_recipe  # noqa: E402
-from training.files import read_json, write_json  # noqa: E402
+from training.common.files import read_json, write_json
+from training.config.recipe import read_recipe
+from training.engine.checkpoints import complete_checkpoints
 
 MARKS = Marks.of("ablation.py")
 RESULTS = ROOT / "benchmarks" / "results" / "ablation.json"

@@ -248,8 +248,8 @@ def encoded_rows(images: list[bytes], repeat: int = 1) -> Any:
 
 def build(model_config: dict[str, Any], num_labels: int = 101) -> Any:
     """The product's network from random weights: model, processor, preprocessing."""
-    from training.config import ModelArguments
-    from training.model import build_network
+    from training.model.arguments import ModelArguments
+    from training.model.create import build_network
 
     labels = [f"dish_{i}" for i in range(num_labels)]
     return build_network(ModelArguments(model_config=model_config), labels, seed=0)

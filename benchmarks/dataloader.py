@@ -21,14 +21,9 @@ from datasets import ClassLabel, Dataset, Features, Image, load_dataset
 from machine import environment
 from torch.utils.data import DataLoader
 
-from training.transforms import (
-    Augmentation,
-    EpochSampler,
-    TrainImages,
-    collate,
-    random_resized_crop,
-    to_model_input,
-)
+from training.input.arguments import Augmentation
+from training.input.batch import EpochSampler, collate, to_model_input
+from training.input.train_images import TrainImages, random_resized_crop
 
 PEER = "example's way"
 

@@ -35,9 +35,10 @@ from common import (
 from datasets import Dataset, Features, Image, Value
 from machine import environment, one_core
 
-from training.data import Split
-from training.pixel_cache import CachedImages, cache_folder, evaluation_images
-from training.transforms import EvalImages, collate, to_model_input
+from training.data.array_store import cache_folder
+from training.data.splits import Split
+from training.input.batch import collate, to_model_input
+from training.input.eval_images import CachedImages, EvalImages, evaluation_images
 
 BATCH, LIMIT_GB = 64, 16
 PEER = "example's way"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from common import TOY, VIT_B, ExampleWay, decode_example, jpeg_size, parser
 
-from training.transforms import random_resized_crop
+from training.input.train_images import random_resized_crop
 
 
 def gpu_parser(text: str | None, batches: list[int]) -> argparse.ArgumentParser:

@@ -49,7 +49,8 @@ from torch.utils.data import DataLoader
 from transformers import ImageClassificationPipeline
 
 from inference.food_classification import FoodClassificationPipeline
-from training.transforms import EvalImages, collate
+from training.input.batch import collate
+from training.input.eval_images import EvalImages
 
 STOCK, EXAMPLE, TIMM = "stock pipeline", "example's way", "timm"
 

@@ -49,9 +49,11 @@ from gpu import (
 from machine import environment
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from training.config import FineTuningArguments
-from training.trainer import FoodTrainer
-from training.transforms import Augmentation, EpochSampler, TrainImages, collate, to_model_input
+from training.engine.arguments import FineTuningArguments
+from training.engine.trainer import FoodTrainer
+from training.input.arguments import Augmentation
+from training.input.batch import EpochSampler, collate, to_model_input
+from training.input.train_images import TrainImages
 
 EXAMPLE, TIMM = "Trainer, example's way", "timm, AMP loop"
 

@@ -34,15 +34,11 @@ from machine import environment, one_core
 from PIL import Image
 
 from inference import food_classification
-from training.shards import reduce_short_side
-from training.transforms import (
-    Augmentation,
-    EvalImages,
-    TrainImages,
-    collate,
-    random_resized_crop,
-    to_model_input,
-)
+from training.data.shards import reduce_short_side
+from training.input.arguments import Augmentation
+from training.input.batch import collate, to_model_input
+from training.input.eval_images import EvalImages
+from training.input.train_images import TrainImages, random_resized_crop
 
 SEED, BATCH, SCALE = 0, 32, (0.08, 1.0)
 PEER = "example's way"

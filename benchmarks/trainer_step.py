@@ -23,9 +23,9 @@ from common import TOY, VIT_TI, Group, build, clocks, parser, report, since
 from machine import environment
 from transformers import TrainerCallback
 
-from training.config import FineTuningArguments
-from training.trainer import FoodTrainer
-from training.transforms import EpochSampler, collate, to_model_input
+from training.engine.arguments import FineTuningArguments
+from training.engine.trainer import FoodTrainer
+from training.input.batch import EpochSampler, collate, to_model_input
 
 PEER = "bare torch loop"
 

@@ -16,14 +16,14 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
         UserError: something a person can mend; see `training.console.exit_on_user_error`.
     """
-    from training.config import parse_recipe
-    from training.console import report
-    from training.data import load_splits
-    from training.model import build_network
-    from training.probe import build_after_probe, build_probe, probe_first
-    from training.release import release_run
-    from training.run import Run
-    from training.trainer import build_trainer
+    from training.config.recipe import parse_recipe
+    from training.data.loading import load_splits
+    from training.engine.wiring import build_trainer
+    from training.hub.release import release_run
+    from training.model.create import build_network
+    from training.probe.phases import build_after_probe, build_probe, probe_first
+    from training.run.console import report
+    from training.run.folder import Run
 
     recipe = parse_recipe(sys.argv[1:] if argv is None else argv)
     run = Run.open(recipe)
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from training.console import exit_on_user_error
+    from training.run.console import exit_on_user_error
 
     with exit_on_user_error():
         main()

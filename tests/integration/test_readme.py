@@ -50,8 +50,8 @@ def test_python_snippets_run_as_they_stand(real_run, tmp_path, snippet):
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_commands_parse(words):
-    from training.cli import _parser
-    from training.config import known_keys, read_recipe
+    from training.cli.main import _parser
+    from training.config.recipe import known_keys, read_recipe
 
     words = [word for word in words if "=" not in word or word.startswith("-")]
     if words[0] == "make":

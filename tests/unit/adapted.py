@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.unit.toys import tiny_arguments, tiny_network
-from training.lora import Adapters, add_adapters
+from training.engine.lora import Adapters, add_adapters
 
 LORA = {"tune": "lora", "lora_rank": 4, "lora_alpha": 12.0, "learning_rate": 0.02}
 

@@ -16,11 +16,14 @@ from inference.food_classification import (
 )
 from tests.unit.pictures import LABELS, encode, photo, square
 from tests.unit.toys import jpeg, tiny_arguments, tiny_network, write_image_folder
-from training import cache, shards
-from training.config import DataArguments
-from training.data import Split, Splits, load_split, load_splits
-from training.shards import reduce_short_side
-from training.trainer import FoodTrainer, build_trainer
+from training.data import reduced as cache
+from training.data import shards
+from training.data.arguments import DataArguments
+from training.data.loading import load_split, load_splits
+from training.data.shards import reduce_short_side
+from training.data.splits import Split, Splits
+from training.engine.trainer import FoodTrainer
+from training.engine.wiring import build_trainer
 
 
 @pytest.fixture(autouse=True)

@@ -89,7 +89,7 @@ def train(*argv: object) -> None:
 
 def tiny_arguments(output_dir: Path, **values: Any) -> Any:
     """FineTuningArguments of the toy recipe."""
-    from training.config import FineTuningArguments
+    from training.engine.arguments import FineTuningArguments
 
     recipe = {k: v for k, v in RECIPE.items() if k not in ("model_config", "selection_fraction")}
     return FineTuningArguments(output_dir=str(output_dir), **{**recipe, **values})
@@ -97,8 +97,8 @@ def tiny_arguments(output_dir: Path, **values: Any) -> Any:
 
 def tiny_network(labels: list[str] = LABELS, seed: int = 0, **config: Any) -> Any:
     """A small ViT from scratch with its processor."""
-    from training.config import ModelArguments
-    from training.model import build_network
+    from training.model.arguments import ModelArguments
+    from training.model.create import build_network
 
     return build_network(ModelArguments(model_config={**TINY_VIT, **config}), labels, seed)
 

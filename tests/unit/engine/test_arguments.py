@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The global batch, cut over processes and accumulation."""
+
+import pytest
+from transformers import TrainingArguments
+
+from tests.unit.toys import tiny_arguments
+from training.common.errors import UserError
+from training.engine import arguments as config
+
+
+@pytest.fixture
+def batch(monkeypatch, tmp_path):
+    """batch(total, per device, processes) -> (per device, accumulation).
+
+    A WORLD_SIZE without a launcher is what check_world_size refuses, so that is left out here.
+    """
+
+    def batch(total: int, device: int | None, world_size: int) -> tuple[int, int]:
+        monkeypatch.setenv("WORLD_SIZE", str(world_size))
+        monkeypatch.setattr(config, "check_world_size", lambda *_: None)
+        monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)
+        monkeypatch.setattr(TrainingArguments, "world_size", world_size)
+        monkeypatch.setattr(TrainingArguments, "n_gpu", 0)
+        args = config.FineTuningArguments(
+            output_dir=str(tmp_path),
+            total_train_batch_size=total,
+            per_device_train_batch_size=device,
+        )
+        return args.per_device_train_batch_size, args.gradient_accumulation_steps
+
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("total", "device", "world_size", "expected"),
+    [
+        (64, None, 1, (64, 1)),
+        (64, None, 4, (16, 1)),
+        (64, 16, 1, (16, 4)),
+        (64, 16, 2, (16, 2)),
+        (64, 16, 4, (16, 1)),
+        (8, 8, 1, (8, 1)),
+        (8, 4, 1, (4, 2)),
+        (8, 4, 2, (4, 1)),
+        (6, None, 3, (2, 1)),
+        (256, 64, 8, (32, 1)),  # vit_base_food101 on 8 GPUs
+        (64, 24, 4, (16, 1)),
+    ],
+)
+def test_accumulation_is_derived(batch, total, device, world_size, expected):
+    assert batch(total, device, world_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("total", "device", "world_size", "numbers"),
+    [
+        (64, 24, 1, "64 is not a multiple of per_device_train_batch_size 24 x 1 processes = 24"),
+        (64, 16, 3, "64 is not a multiple of per_device_train_batch_size 16 x 3 processes = 48"),
+        (64, None, 3, "64 is not a multiple of per_device_train_batch_size 21 x 3 processes = 63"),
+        (2, None, 4, "2 is not a multiple of per_device_train_batch_size 1 x 4 processes = 4"),
+        (64, 0, 1, "total_train_batch_size is 64, per_device 0"),
+    ],
+)
+def test_what_does_not_divide_is_refused_with_the_numbers(
+    batch, total, device, world_size, numbers
+):
+    with pytest.raises(UserError, match=numbers):
+        batch(total, device, world_size)
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "expected"), [(8, None, 64), (32, None, 128), (512, None, 256), (8, 5, 5)]
+)
+def test_how_many_images_are_scored_at_once(tmp_path, device, given, expected):
+    values = {"total_train_batch_size": device, "per_device_eval_batch_size": given}
+    assert tiny_arguments(tmp_path, **values).per_device_eval_batch_size == expected

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder to publish: what is in it, what must not be, and when it is refused."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from transformers import pipeline
+
+from tests.unit.toys import train, write_image_folder, write_recipe
+from training.common.errors import UserError
+from training.hub import release
+from training.hub.contents import CUSTOM_PIPELINES, FILES, MANIFEST, card_text, check_release
+from training.hub.release import refuse_secrets, release_run, without_paths
+
+
+@pytest.fixture
+def released(tiny_run, tmp_path) -> Path:
+    """A copy of the release that a test may change."""
+    return shutil.copytree(tiny_run / "release", tmp_path / "release")
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path) -> Path:
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+@pytest.fixture
+def without_loading(monkeypatch):
+    """Leave out the loading back, for tests of what comes before and after it."""
+    monkeypatch.setattr(release, "load_back", lambda folder, run: None)
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+# ---- what is in it ----------------------------------------------------------------------------
+
+
+def test_the_list_of_files(tiny_run):
+    names = sorted(path.name for path in (tiny_run / "release").rglob("*"))
+    assert names == sorted((*FILES, MANIFEST))
+    assert set(FILES) == {
+        "README.md",
+        "config.json",
+        "evaluation.json",
+        "food_classification.py",
+        "model.safetensors",
+        "predictions.csv",
+        "preprocessor_config.json",
+        "run.json",
+    }
+
+
+def test_nothing_is_pickled_and_weights_are_float32(tiny_run):
+    for path in (tiny_run / "release").iterdir():
+        if path.suffix == ".safetensors":
+            assert {str(v.dtype) for v in load_file(path).values()} == {"torch.float32"}
+        else:
+            path.read_text(encoding="utf-8")  # a pickle is no text
+
+
+def test_config_names_the_one_custom_pipeline(tiny_run):
+    config = read(tiny_run / "release" / "config.json")
+    assert config["custom_pipelines"] == CUSTOM_PIPELINES
+    assert list(CUSTOM_PIPELINES) == ["food-classification"]
+    assert "auto_map" not in config and "_name_or_path" not in config
+    # It is added for the release; the run's own model stays plain.
+    assert "custom_pipelines" not in read(tiny_run / "model" / "config.json")
+
+
+def test_the_pipeline_is_the_file_of_this_repository(tiny_run):
+    released = (tiny_run / "release" / "food_classification.py").read_bytes()
+    assert released == release.pipeline_source().read_bytes()
+
+
+def test_no_path_of_this_machine(tiny_run, tiny_data):
+    run = read(tiny_run / "release" / "run.json")
+    assert run["recipe"]["dataset"] == run["data"]["dataset"] == "dishes"
+    assert "output_dir" not in run["recipe"]
+    private = [tiny_run, tiny_run.parent, tiny_data, tiny_data.parent, Path.cwd(), Path.home()]
+    for name in set(FILES) - {"model.safetensors"}:
+        text = (tiny_run / "release" / name).read_text(encoding="utf-8")
+        assert not [path for path in private if str(path) in text], name
+
+
+def test_local_folders_go_by_their_last_name():
+    record = {
+        "recipe": {
+            "output_dir": "/a/b",
+            "dataset": "/data/mine",
+            "model": "/models/mine",
+            "resume_from_checkpoint": "/a/b/checkpoint-4",
+            "seed": 1,
+        },
+        "data": {"dataset": "mine"},
+        "model": {"id": "mine"},
+    }
+    assert without_paths(record)["recipe"] == {
+        "dataset": "mine",
+        "model": "mine",
+        "resume_from_checkpoint": "checkpoint-4",
+        "seed": 1,
+    }
+    assert record["recipe"]["output_dir"] == "/a/b"  # the run keeps its own
+
+
+def test_the_manifest_holds_the_sums(tiny_run):
+    folder = tiny_run / "release"
+    expected = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in FILES}
+    assert read(folder / MANIFEST) == check_release(folder) == expected
+
+
+# ---- by hand ----------------------------------------------------------------------------------
+
+
+def test_a_changed_file_is_noticed(released):
+    check_release(released)
+    with (released / "README.md").open("a") as file:
+        file.write("99.9 %\n")
+    with pytest.raises(UserError, match=r"was changed since it was built \(README.md\)"):
+        check_release(released)
+
+
+def test_an_added_file_is_noticed(released):
+    (released / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"\(notes.txt\): build it again"):
+        check_release(released)
+
+
+def test_a_removed_file_is_noticed(released):
+    (released / "predictions.csv").unlink()
+    with pytest.raises(UserError, match=r"\(predictions.csv\)"):
+        check_release(released)
+
+
+def test_a_folder_that_is_no_release(tiny_run, tmp_path):
+    for folder in (tiny_run, tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="is not a release: make one with"):
+            check_release(folder)
+
+
+# ---- building ---------------------------------------------------------------------------------
+
+
+def test_an_unchanged_release_is_replaced_by_the_same(tiny_run, released):
+    before = {path.name: path.read_bytes() for path in released.iterdir()}
+    release_run(tiny_run, released)  # loads it back as well
+    assert {path.name: path.read_bytes() for path in released.iterdir()} == before
+    assert [path.name for path in released.parent.iterdir()] == ["release"]  # nothing half built
+
+
+def test_a_release_changed_by_hand_is_not_overwritten(tiny_run, released, without_loading):
+    (released / "README.md").write_text("hours of work")
+    with pytest.raises(UserError, match="was changed since it was built"):
+        release_run(tiny_run, released)
+    assert (released / "README.md").read_text() == "hours of work"
+
+
+def test_another_folder_is_not_overwritten(tiny_run, tmp_path, without_loading):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="is not a release"):
+        release_run(tiny_run, tmp_path / "photos")
+    with pytest.raises(UserError, match="is a file: give a folder"):
+        release_run(tiny_run, tmp_path / "photos" / "one.jpg")
+    assert (tmp_path / "photos" / "one.jpg").read_bytes() == b"x"
+    (tmp_path / "empty").mkdir()
+    release_run(tiny_run, tmp_path / "empty")
+    check_release(tmp_path / "empty")
+
+
+def test_an_unfinished_run_is_refused(run, tmp_path):
+    record = read(run / "run.json")
+    (run / "run.json").write_text(json.dumps({**record, "finished": None}))
+    with pytest.raises(UserError, match="is not a finished run: train it to its end first"):
+        release_run(run, tmp_path / "out")
+    (run / "run.json").write_text(json.dumps(record))
+    (run / "evaluation.json").unlink()
+    with pytest.raises(UserError, match="is not a finished run"):
+        release_run(run, tmp_path / "out")
+    with pytest.raises(UserError, match="run.json is missing: is .* a finished run"):
+        release_run(tmp_path / "nowhere", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_do_not_give_the_recorded_answer_are_not_released(run, tmp_path):
+    path = run / "predictions.csv"
+    lines = path.read_text().splitlines()
+    fields = lines[1].split(",")
+    lines[1] = ",".join([*fields[:3], str(float(fields[3]) + 0.1)])
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(RuntimeError, match="pipeline gives"):
+        release_run(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# ---- secrets ----------------------------------------------------------------------------------
+
+
+TOKEN = "hf_" + "aB3" * 12  # no token of anybody's
+
+
+def test_a_token_stops_the_release(run, tmp_path, without_loading):
+    record = read(run / "run.json")
+    record["recipe"]["run_name"] = f"try with {TOKEN}"
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="run.json of the release holds a token") as error:
+        release_run(run, tmp_path / "out")
+    assert TOKEN not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ending", ["/images", "", "\\", " "])
+def test_a_path_stops_the_release(tmp_path, ending):
+    for private in (tmp_path / "run", Path.cwd(), Path.home()):
+        folder = tmp_path / "release"
+        folder.mkdir(exist_ok=True)
+        (folder / "run.json").write_text(json.dumps({"run_name": f"{private}{ending}"}))
+        with pytest.raises(UserError, match=f"run.json of the release holds the path {private}"):
+            refuse_secrets(folder, tmp_path / "run")
+
+
+def test_longer_names_are_no_paths_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/root")
+    (tmp_path / "run.json").write_text('{"a": "/rooted/trees", "b": "https://x.org/root/y"}')
+    refuse_secrets(tmp_path, tmp_path / "run")
+
+
+# ---- the card ---------------------------------------------------------------------------------
+
+
+def test_the_card_is_a_function_of_the_files(tiny_run, released):
+    text = card_text(released)
+    assert text == card_text(released) == (released / "README.md").read_text(encoding="utf-8")
+    named = card_text(released, "user/dishes", "v1.0")
+    assert named == card_text(released, "user/dishes", "v1.0") != text
+    assert "user/dishes" in named and "v1.0" in named
+    report = read(tiny_run / "evaluation.json")
+    assert f"{100 * report['metrics']['top1']:.1f} %" in text
+
+
+def test_a_gap_is_one_line(released):
+    report = read(released / "evaluation.json")
+    del report["metrics"]["top1"]
+    (released / "evaluation.json").write_text(json.dumps(report))
+    with pytest.raises(UserError, match="the card of .* cannot be written: .*top1"):
+        card_text(released)
+
+
+def test_a_run_with_mixed_labels_is_released_with_softmax_scores(tmp_path):
+    """Soft targets would make it `multi_label_classification`, whose scores are sigmoids."""
+    data = write_image_folder(tmp_path / "dishes", train=8, validation=1)
+    mixed = {
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "label_smoothing_factor": 0.1,
+        "auto_augment": "randaugment",
+    }
+    recipe = write_recipe(tmp_path / "mixed.yaml", dataset=data, **mixed)
+    train(recipe, "--output_dir", tmp_path / "run")
+    record = read(tmp_path / "run" / "run.json")["training"]["augmentation"]
+    assert (record["mixup"], record["cutmix"]) == (0.8, 1.0)
+    release = tmp_path / "run" / "release"
+    assert read(release / "config.json")["problem_type"] == "single_label_classification"
+    scores = pipeline("image-classification", model=str(release))(
+        str(tmp_path / "run" / "example.jpg"), top_k=None
+    )
+    assert len(scores) == 3 and sum(row["score"] for row in scores) == pytest.approx(1, abs=1e-5)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks from scratch and from saved files: which head, which labels, which resolution."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForImageClassification
+
+from tests.unit.toys import LABELS, TINY_VIT, tiny_network
+from training.common.errors import UserError
+from training.model.arguments import ModelArguments
+from training.model.create import build_network
+from training.model.network import label_names_from, load_network
+
+REORDERED = ["pizza", "cheesecake", "cheese_plate"]
+PIXELS = torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32).sin()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    """A tiny classifier as a folder: three labels, a head with a bias, somebody's pipeline."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    network = tiny_network(seed=3)
+    with torch.no_grad():  # distinct everywhere, so that a wrong row or position shows
+        network.model.classifier.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
+        network.model.vit.embeddings.position_embeddings.normal_()
+    network.model.save_pretrained(folder)
+    network.processor.save_pretrained(folder)
+    edit_config(folder, custom_pipelines={"old-task": {"impl": "old.Old", "pt": []}})
+    return folder
+
+
+def edit_config(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def logits(model: torch.nn.Module, size: int = 32) -> torch.Tensor:
+    pixels = torch.nn.functional.interpolate(PIXELS, size=(size, size))
+    with torch.inference_mode():
+        return model.eval()(pixel_values=pixels).logits
+
+
+def state_is_equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    b = b.state_dict()
+    return all(torch.equal(value, b[key]) for key, value in a.state_dict().items())
+
+
+# ---- from scratch -----------------------------------------------------------------------------
+
+
+def test_from_scratch():
+    network = tiny_network()
+    config = network.model.config
+    assert (config.hidden_size, config.num_hidden_layers, config.image_size) == (32, 2, 32)
+    assert config.id2label == dict(enumerate(LABELS))
+    assert config.label2id == {name: i for i, name in enumerate(LABELS)}
+    assert config.problem_type == "single_label_classification"
+    assert (network.head, network.revision, network.license) == ("new", None, None)
+    assert (network.preprocessing.height, network.preprocessing.width) == (32, 32)
+    assert all(p.dtype == torch.float32 for p in network.model.parameters())
+    assert logits(network.model).shape == (2, 3)
+
+
+def test_image_size_overrides_the_mapping():
+    args = ModelArguments(model_config=dict(TINY_VIT), image_size=48)
+    network = build_network(args, LABELS, 0)
+    assert network.model.config.image_size == network.preprocessing.height == 48
+
+
+def test_the_seed_decides_the_weights():
+    torch.manual_seed(123)  # what was drawn before must not matter
+    assert state_is_equal(tiny_network(seed=1).model, tiny_network(seed=1).model)
+    assert not state_is_equal(tiny_network(seed=1).model, tiny_network(seed=2).model)
+
+
+def test_an_unknown_key_gets_a_suggestion():
+    with pytest.raises(UserError, match="unknown key hiden_size: did you mean hidden_size?"):
+        tiny_network(hiden_size=32)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"num_attention_heads": 5},  # 32 is no multiple
+        {"hidden_size": "wide"},
+        {"patch_size": 0},
+        {"hidden_act": "nope"},
+        {"num_hidden_layers": -1},
+        {"intermediate_size": 0},  # a ViT without MLPs
+        {"image_size": 0},
+        {"image_size": [32, 32]},
+        {"num_channels": 1},
+        {"patch_size": 64},  # larger than the image: no patch at all
+    ],
+)
+def test_an_impossible_network_is_one_line(config):
+    with pytest.raises(UserError, match="makes no ViT") as error:
+        tiny_network(**config)
+    assert "\n" not in str(error.value)
+
+
+# ---- from saved files -------------------------------------------------------------------------
+
+
+def test_a_head_for_the_same_labels_is_kept(saved):
+    network = build_network(ModelArguments(model=str(saved)), LABELS, seed=0)
+    assert network.head == "kept"
+    original = AutoModelForImageClassification.from_pretrained(saved)
+    assert state_is_equal(original, network.model)
+
+
+def test_a_kept_head_follows_the_order_of_the_labels(saved):
+    """food101's order is not the sorted one of a folder; a label must keep its weights."""
+    network = build_network(ModelArguments(model=str(saved)), REORDERED, seed=0)
+    assert network.head == "kept"
+    assert network.model.config.id2label == dict(enumerate(REORDERED))
+    before = logits(load_network(saved).model)
+    after = logits(network.model)
+    for i, name in enumerate(REORDERED):
+        assert torch.equal(after[:, i], before[:, LABELS.index(name)])
+
+
+def test_other_labels_get_a_new_head(saved):
+    network = build_network(ModelArguments(model=str(saved)), ["sushi", "waffles"], seed=0)
+    assert network.head == "new"
+    assert network.model.config.id2label == {0: "sushi", 1: "waffles"}
+    original = AutoModelForImageClassification.from_pretrained(saved)
+    assert state_is_equal(original.vit, network.model.vit)
+    assert network.model.classifier.weight.shape == (2, 32)
+
+
+def test_other_labels_of_the_same_number_get_a_new_head(saved):
+    """The shapes fit, so nothing but the names can tell."""
+    network = build_network(ModelArguments(model=str(saved)), ["sushi", "waffles", "ramen"], 0)
+    original = AutoModelForImageClassification.from_pretrained(saved)
+    assert network.head == "new"
+    assert not torch.equal(network.model.classifier.weight, original.classifier.weight)
+
+
+def test_the_same_seed_gives_the_same_new_head(saved):
+    args, labels = ModelArguments(model=str(saved)), ["sushi", "waffles"]
+    first = build_network(args, labels, seed=5)
+    torch.rand(7)
+    assert state_is_equal(first.model, build_network(args, labels, seed=5).model)
+    other = build_network(args, labels, seed=6)
+    assert not torch.equal(first.model.classifier.weight, other.model.classifier.weight)
+
+
+def test_the_config_is_cleaned(saved, tmp_path):
+    network = build_network(ModelArguments(model=str(saved)), ["sushi", "waffles"], seed=0)
+    network.model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["label2id"] == {"sushi": 0, "waffles": 1}
+    assert config["problem_type"] == "single_label_classification"
+    assert "custom_pipelines" not in config
+    assert label_names_from(tmp_path) == ["sushi", "waffles"]
+
+
+# ---- another resolution -----------------------------------------------------------------------
+
+
+def test_the_same_resolution_changes_nothing(saved):
+    network = build_network(ModelArguments(model=str(saved), image_size=32), LABELS, seed=0)
+    assert torch.equal(logits(network.model), logits(load_network(saved).model))
+
+
+def test_another_resolution_interpolates_the_positions(saved):
+    network = build_network(ModelArguments(model=str(saved), image_size=64), LABELS, seed=0)
+    old = load_network(saved).model.vit.embeddings.position_embeddings
+    new = network.model.vit.embeddings.position_embeddings
+    assert network.model.config.image_size == network.preprocessing.height == 64
+    assert tuple(new.shape) == (1, 1 + 4 * 4, 32)
+    assert torch.equal(new[:, 0], old[:, 0])  # the class token has no place
+    grid = old[:, 1:].reshape(1, 2, 2, 32).permute(0, 3, 1, 2)
+    grid = torch.nn.functional.interpolate(grid, size=(4, 4), mode="bicubic", antialias=True)
+    assert torch.allclose(new[:, 1:], grid.permute(0, 2, 3, 1).reshape(1, 16, 32))
+    assert logits(network.model, 64).shape == (2, 3)
+    assert torch.equal(network.model.classifier.weight, load_network(saved).model.classifier.weight)
+    # What is saved says so too, and is used as such by whoever loads it.
+    assert network.processor.size["height"] == 64
+
+
+def test_a_resolution_that_the_patches_do_not_divide(saved):
+    with pytest.raises(UserError, match="image_size 40 is not a multiple of the patch size 16"):
+        build_network(ModelArguments(model=str(saved), image_size=40), LABELS, seed=0)
+
+
+# ---- what cannot be loaded --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["nowhere", "./nowhere", "user/nowhere"])
+def test_no_such_model_is_one_line(model):
+    with pytest.raises(UserError, match=f"model {model} cannot be loaded") as error:
+        build_network(ModelArguments(model=model), LABELS, seed=0)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "missing", ["config.json", "model.safetensors", "preprocessor_config.json"]
+)
+def test_incomplete_files_are_one_line(saved, tmp_path, missing):
+    for path in saved.iterdir():
+        if path.name != missing:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        build_network(ModelArguments(model=str(tmp_path)), LABELS, seed=0)
+    assert "\n" not in str(error.value)
+
+
+def test_pickled_weights_are_not_opened(saved, tmp_path):
+    for path in saved.iterdir():
+        if path.suffix != ".safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"whatever")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_network(tmp_path)
+
+
+def test_a_damaged_file_is_one_line(saved, tmp_path):
+    for path in saved.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_network(tmp_path)

@@ -1,0 +1,119 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.common.errors import UserError
+from training.common.files import read_json
+from training.evaluation.predictions import read_predictions
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run or release folder, and its answer to every test image, in order."""
+
+    name: str  # the folder as it was given
+    folder: Path
+    run: dict[str, Any]
+    evaluation: dict[str, Any]
+    labels: list[str]
+    predicted: list[str]
+
+    @property
+    def right(self) -> list[bool]:
+        return [label == name for label, name in zip(self.labels, self.predicted, strict=True)]
+
+
+# ---- reading --------------------------------------------------------------------------------------
+
+
+def load_scored(name: str) -> Scored:
+    """Read run.json, evaluation.json and predictions.csv, and see that they belong together.
+
+    Raises:
+        UserError: a file is missing or says something else than the others.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{name} is not a folder: give a finished run or a release folder")
+    run, evaluation = read_json(folder / "run.json"), read_json(folder / "evaluation.json")
+    for record, file in ((run, "run.json"), (evaluation, "evaluation.json")):
+        if not isinstance(record, dict) or record.get("format") != 1:
+            raise UserError(f"{folder / file} is not of this format: release or train it again")
+    if not run.get("finished"):
+        raise UserError(
+            f"{name} is an unfinished run: continue it with --resume_from_checkpoint last"
+        )
+    rows = read_predictions(folder)
+    scored = Scored(
+        name.rstrip("/") or name,
+        folder,
+        run,
+        evaluation,
+        [row["label"] for row in rows],
+        [row["predicted"] for row in rows],
+    )
+    _check_predictions(scored)
+    return scored
+
+
+def _check_predictions(scored: Scored) -> None:
+    n, top1 = fact(scored, "evaluation.n"), fact(scored, "evaluation.metrics.top1")
+    cure = "restore both files as the run wrote them, or make the release again"
+    if len(scored.labels) != n:
+        raise UserError(
+            f"{scored.folder / 'predictions.csv'} has {len(scored.labels)} images and evaluation.json "
+            f"{n}: {cure}"
+        )
+    right = sum(scored.right)
+    if abs(right - top1 * n) > 0.5:
+        raise UserError(
+            f"{scored.folder / 'predictions.csv'} has {right} of {n} right and evaluation.json says "
+            f"{top1:.4%}: {cure}"
+        )
+
+
+def fact(scored: Scored, key: str) -> Any:
+    """`run.model.id` or `evaluation.n`.
+
+    Raises:
+        UserError: the file has no such key.
+    """
+    file, *path = key.split(".")
+    value: Any = getattr(scored, file)
+    for part in path:
+        if not isinstance(value, dict) or part not in value:
+            raise UserError(
+                f"{scored.folder / file}.json has no {'.'.join(path)}: it was written by another version, "
+                "or changed; train or release again"
+            )
+        value = value[part]
+    return value
+
+
+def check_same_images(first: Scored, other: Scored) -> None:
+    """Refuse to compare answers to different questions.
+
+    Raises:
+        UserError: content, split, number or labels of the test images differ.
+    """
+    for key in ("split", "n", "dataset_fingerprint"):
+        before, after = (fact(each, f"evaluation.{key}") for each in (first, other))
+        if before != after:
+            raise UserError(
+                f"{other.name} was scored on other test images than {first.name} ({key} "
+                f"{str(after)[:16]}, not {str(before)[:16]}): train or score both on the same data"
+            )
+    if first.labels != other.labels:
+        where = next(
+            i
+            for i, pair in enumerate(zip(first.labels, other.labels, strict=True))
+            if len({*pair}) > 1
+        )
+        raise UserError(
+            f"{other.name} and {first.name} do not have the same labels in predictions.csv (image "
+            f"{where}: {other.labels[where]} and {first.labels[where]}): restore the files as they were"
+        )

@@ -1,0 +1,128 @@
+"""The recipe: YAML gives defaults, the command line overrides, everything is typed and strict.
+
+A recipe is a packaged name (`training/recipes/NAME.yaml`) or a path. Both the file's values and
+the command line go through one argparse parser, so `2e-4` is a number in either place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from transformers import HfArgumentParser
+
+from training.common.errors import UserError
+from training.config.checks import check_tuned
+from training.config.keys import REMOVED, TAKEN_AWAY, as_argv, without_nulls
+from training.config.packaged import find_recipe, packaged_recipes
+from training.data.arguments import DataArguments
+from training.engine.arguments import (
+    FineTuningArguments,
+    OptimizationArguments,
+    TuningArguments,
+)
+from training.input.arguments import AugmentationArguments
+from training.model.arguments import ModelArguments
+
+
+class Recipe(NamedTuple):
+    """One run, resolved."""
+
+    name: str
+    data: DataArguments
+    model: ModelArguments
+    training: FineTuningArguments
+    values: dict[
+        str, Any
+    ]  # every key of this project, and those of TrainingArguments that were set
+
+
+def parse_recipe(argv: list[str]) -> Recipe:
+    """`[RECIPE, --key, value, ...]` -> Recipe.
+
+    Raises:
+        UserError: unknown recipe or key, removed key, wrong type, impossible value.
+    """
+    if not argv or argv[0].startswith("-"):
+        raise UserError(
+            f"which recipe? give one of {', '.join(packaged_recipes())}, or the path of a YAML file"
+        )
+    name, (overrides, taken_back) = argv[0], without_nulls(argv[1:])
+    file_values = read_recipe(name)
+    if any(word.split("=", 1)[0] == "--model" for word in argv[1:]):
+        file_values.pop("model_revision", None)  # of the file's own model
+    _check_keys(list(file_values), f"recipe {name}")
+    _check_keys(taken_back, "the command line")
+    file_values |= dict.fromkeys(taken_back)
+    given = [a[2:].split("=", 1)[0].replace("-", "_") for a in overrides if a.startswith("--")]
+    _check_keys(given, "the command line")
+    file_argv = [token for key, value in file_values.items() for token in as_argv(key, value)]
+    if file_values.get("output_dir") is None:
+        file_argv += ["--output_dir", f"runs/{Path(name).stem}"]
+    data, model, training, stray = _parser().parse_args_into_dataclasses(
+        file_argv + overrides, look_for_args_file=False, return_remaining_strings=True
+    )
+    if stray:
+        raise UserError(f"{stray[0]} (the command line) stands alone: write --key value")
+    chosen = {*file_values, *given, "output_dir"}
+    named = {*given, *(key for key, value in file_values.items() if value is not None)}
+    check_tuned(training, data, model, named)
+    return Recipe(Path(name).stem, data, model, training, _resolved(data, model, training, chosen))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Read a packaged recipe or a path; the mapping as YAML gives it."""
+    path = find_recipe(name)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not a recipe: it must be `key: value` lines")
+    return {str(key): value for key, value in values.items()}
+
+
+def known_keys() -> set[str]:
+    classes = (DataArguments, ModelArguments, FineTuningArguments)
+    names = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
+    return {name for name in names if name not in TAKEN_AWAY and not name.startswith("_")}
+
+
+def _check_keys(keys: list[str], where: str) -> None:
+    known = known_keys()
+    for key in keys:
+        key = key[3:] if key.startswith("no_") and key[3:] in known else key
+        if key in known:
+            continue
+        if key in TAKEN_AWAY:
+            raise UserError(f"{key} ({where}) is not a key here: {TAKEN_AWAY[key]}")
+        if key in REMOVED:
+            raise UserError(f"{key} ({where}) no longer exists: {REMOVED[key]}")
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = (
+            f"did you mean {close[0]}?" if close else "`food101 train --help` lists the usual ones"
+        )
+        raise UserError(f"unknown key {key} ({where}): {hint}")
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(re.sub(r"^argument --(\w+)(/\S+)?:", r"key \1:", message))
+
+
+def _parser() -> HfArgumentParser:
+    return _Parser(
+        (DataArguments, ModelArguments, FineTuningArguments), allow_abbrev=False, add_help=False
+    )
+
+
+def _resolved(data: Any, model: Any, training: Any, chosen: set[str]) -> dict[str, Any]:
+    classes = (FineTuningArguments, AugmentationArguments, OptimizationArguments, TuningArguments)
+    own = {name for each in classes for name in each.__annotations__}
+    values = {**dataclasses.asdict(data), **dataclasses.asdict(model)}
+    plain = {k: v for k, v in training.to_dict().items() if k in own | (chosen & known_keys())}
+    return {**values, **plain}

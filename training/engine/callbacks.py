@@ -1,0 +1,145 @@
+"""What Trainer does besides training: epochs, a finite loss, averages, stopping, progress lines."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainerCallback
+
+from training.common.errors import UserError
+from training.common.files import write_json
+from training.engine.arguments import FineTuningArguments
+from training.input.batch import EpochSampler
+
+logger = logging.getLogger(__name__)
+
+
+class EpochCallback(TrainerCallback):
+    """Tell the sampler its epoch; accelerate does not reach it after a resume on several ranks."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
+        self.sampler.set_epoch(state.global_step // self.sampler.steps_per_epoch)
+
+
+class FiniteLossCallback(TrainerCallback):
+    """Stop at a loss that is not finite, before a checkpoint of it is written."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def _check(self) -> None:
+        step = int(self.trainer.accelerator.gather(self.trainer.first_bad_step.view(1)).max())
+        if step >= 0:
+            rate = self.trainer.rate_key
+            raise UserError(
+                f"the training loss was not finite at step {step}: lower {rate} "
+                f"({getattr(self.trainer.args, rate)}), lengthen warmup_steps, or use bf16 or no mixed "
+                "precision instead of fp16; the checkpoints before it are kept"
+            )
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        # Nowhere else: the check waits for the device.
+        if control.should_log or control.should_save or control.should_evaluate:
+            self._check()
+
+    on_epoch_end = on_step_end
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        self._check()
+
+
+class AverageCallback(TrainerCallback):
+    """Average the weights after every optimizer step."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args, state, control, **kwargs) -> None:
+        self.trainer.average.update(state.global_step + 1)
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """transformers' own; a resumed run goes on counting where the checkpoint was written."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        scored = {row["step"] for row in state.log_history if "eval_top1" in row}
+        best = state.best_global_step or 0
+        self.early_stopping_patience_counter = sum(step > best for step in scored)
+        stays = self.early_stopping_patience_counter >= self.early_stopping_patience
+        control.should_training_stop = stays  # a run that had stopped and was killed afterwards
+
+
+class LogCallback(TrainerCallback):
+    """Progress lines with images/s and time left; all logs as JSON beside the TensorBoard files."""
+
+    def __init__(self) -> None:
+        self.started, self.last_line, self.scored = 0.0, 0.0, 0
+        self.first_step: int | None = None
+        self.warm_up = 0.0  # seconds
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.started, self.first_step = time.monotonic(), None
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if self.first_step is None:  # it starts workers and compiles: no measure of speed
+            self.warm_up = time.monotonic() - self.started
+            self.started, self.first_step = time.monotonic(), state.global_step
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        if not state.is_world_process_zero:
+            return
+        write_json(
+            Path(args.output_dir) / "log_history.json", [finite(row) for row in state.log_history]
+        )
+        if "loss" in (logs or {}):
+            logger.info(self._train_line(args, state, logs))
+        elif "eval_top1" in (logs or {}):
+            n = "selection top-1 {:.2%}, loss {:.3f}".format(logs["eval_top1"], logs["eval_loss"])
+            if "eval_probe_learning_rate" in logs:
+                n += f", with the head of learning rate {logs['eval_probe_learning_rate']:g}"
+            logger.info("epoch %.2f: %s", state.epoch or 0, n)
+
+    def _train_line(self, args: FineTuningArguments, state: Any, logs: dict[str, float]) -> str:
+        return (
+            f"step {state.global_step}/{state.max_steps}, epoch {state.epoch:.2f}: loss {logs['loss']:.3f}, "
+            f"lr {logs['learning_rate']:.2e}, {self._speed(args, state)}"
+        )
+
+    def _speed(self, args: FineTuningArguments, state: Any) -> str:
+        done, seconds = state.global_step - self.first_step, time.monotonic() - self.started
+        if not done:
+            return f"the first step took {self.warm_up:.1f} s"
+        left = seconds / done * (state.max_steps - state.global_step)
+        return f"{done * args.total_train_batch_size / seconds:.0f} images/s, {clock(left)} left"
+
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs) -> None:
+        self.scored += 1
+        now = time.monotonic()
+        if state.is_world_process_zero and now - self.last_line > 10:
+            if self.last_line:
+                logger.info(
+                    "scoring the selection slice: batch %d/%d", self.scored, len(eval_dataloader)
+                )
+            self.last_line = now
+
+    def on_evaluate(self, args, state, control, **kwargs) -> None:
+        self.scored, self.last_line = 0, 0.0
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: fp16 logs an infinite gradient norm whenever its loss scale is lowered."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

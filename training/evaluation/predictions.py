@@ -1,0 +1,29 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from training.common.errors import UserError
+
+
+def read_predictions(folder: Path) -> list[dict[str, str]]:
+    """The rows of predictions.csv: `position`, `label`, `predicted`, `score`.
+
+    Raises:
+        UserError: missing, or not such a table.
+    """
+    path = folder / "predictions.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows, columns = list(reader), set(reader.fieldnames or ())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: is {folder} a finished run?") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not CSV ({error}): restore it, or train again") from error
+    whole = all(None not in row and None not in row.values() for row in rows)
+    if not {"label", "predicted", "score"} <= columns or not whole:
+        raise UserError(f"{path} is not a table of predictions: restore it, or train again")
+    return rows

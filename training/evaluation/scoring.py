@@ -1,0 +1,73 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Subset
+
+from training.common.precision import full_float32
+from training.common.progress import with_progress
+from training.input.batch import collate
+from training.input.eval_images import CachedImages, EvalImages
+from training.model.network import Network
+
+
+def score(
+    network: Network, images: EvalImages | CachedImages, batch_size: int, num_workers: int
+) -> np.ndarray:
+    """float32 logits (num_images, num_classes), each image once, in order, on every process.
+
+    `num_workers` processes decode; cached images are read without any.
+    """
+    state = PartialState()
+    on_gpu = state.device.type == "cuda"
+    model = network.model.to(state.device)
+    with state.split_between_processes(list(range(len(images)))) as positions:
+        loader = DataLoader(
+            Subset(images, positions),
+            batch_size=batch_size,
+            num_workers=0 if isinstance(images, CachedImages) else num_workers,
+            collate_fn=collate,
+            pin_memory=on_gpu,
+        )
+        own = torch.empty((len(positions), model.config.num_labels), pin_memory=on_gpu)
+        done, keep_up = 0, one_batch_ahead(state.device)
+        with torch.inference_mode(), full_float32():
+            for batch in with_progress(loader, "scored", "images", len(images)):
+                pixels = batch["pixel_values"].to(state.device, non_blocking=True)
+                logits = model(pixel_values=network.preprocessing.normalize(pixels)).logits
+                own[done : done + len(logits)].copy_(logits, non_blocking=on_gpu)
+                done += len(logits)
+                keep_up()
+        if on_gpu:
+            torch.cuda.synchronize(state.device)
+    # gather_object concatenates lists in rank order; the shares are consecutive.
+    logits = np.concatenate(gather_object([own.numpy()]))
+    if len(logits) != len(images):
+        raise RuntimeError(f"{len(logits)} images were scored, not {len(images)}")
+    return logits
+
+
+def one_batch_ahead(device: torch.device) -> Callable[[], None]:
+    """To be called after each batch: wait on a GPU until the batch before it is done.
+
+    Waiting for the batch itself would let the GPU idle while the next one is read; never waiting
+    would let pinned batches pile up in the host's memory.
+    """
+    if device.type != "cuda":
+        return lambda: None
+    events: deque[torch.cuda.Event] = deque()
+
+    def wait() -> None:
+        events.append(torch.cuda.Event())
+        events[-1].record()
+        if len(events) > 1:
+            events.popleft().synchronize()
+
+    return wait

@@ -1,0 +1,128 @@
+"""A release: the folder that `food101 push` uploads, built and loaded back without network.
+
+Safetensors in float32, config with the one custom task `food-classification`, image processor,
+pipeline file, card, and the JSON files that the card is rendered from. Nothing pickled, no path
+of this machine, no token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from training.common.errors import UserError
+from training.common.files import read_json, sha256_file, write_json, write_text
+from training.evaluation.predictions import read_predictions
+from training.hub.contents import (
+    CUSTOM_PIPELINES,
+    FILES,
+    MANIFEST,
+    PIPELINE,
+    card_text,
+    check_release,
+    pipeline_source,
+)
+
+# The stock pipeline resizes with Pillow or torchvision, the food pipeline with torch: pixels differ
+# by at most 1/255, the score of one image by far less than this.
+SCORE_TOLERANCE = 0.02
+
+
+def release_run(run: Path, output: Path) -> None:
+    """Build `output` from a finished run, load it back both ways, then move it into place.
+
+    Raises:
+        UserError: the run is not finished, or `output` holds something that must not be lost.
+    """
+    record = read_json(run / "run.json")
+    if not record.get("finished") or not (run / "evaluation.json").is_file():
+        raise UserError(f"{run} is not a finished run: train it to its end first")
+    _refuse_output(output)
+    building = output.with_name(f".{output.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    _copy(run, record, building)
+    write_text(building / "README.md", card_text(building))
+    refuse_secrets(building, run)
+    load_back(building, run)
+    write_json(building / MANIFEST, {name: sha256_file(building / name) for name in FILES})
+    shutil.rmtree(output, ignore_errors=True)
+    os.replace(building, output)
+
+
+def _refuse_output(output: Path) -> None:
+    if output.is_dir() and any(output.iterdir()):
+        check_release(output)  # an unchanged release may be replaced: it can be built again
+    elif output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file: give a folder with --output")
+
+
+def _copy(run: Path, record: dict[str, Any], building: Path) -> None:
+    for name in ("model.safetensors", "preprocessor_config.json"):
+        shutil.copyfile(run / "model" / name, building / name)
+    shutil.copyfile(pipeline_source(), building / PIPELINE)
+    for name in ("evaluation.json", "predictions.csv"):
+        shutil.copyfile(run / name, building / name)
+    write_json(building / "run.json", without_paths(record))
+    config = read_json(run / "model" / "config.json")
+    config.pop("_name_or_path", None)
+    write_json(building / "config.json", {**config, "custom_pipelines": CUSTOM_PIPELINES})
+
+
+def without_paths(record: dict[str, Any]) -> dict[str, Any]:
+    """run.json for strangers: local data and models by their last name, no output folder."""
+    recipe = {k: v for k, v in record["recipe"].items() if k not in ("output_dir", "logging_dir")}
+    recipe["dataset"] = record["data"]["dataset"]
+    recipe["model"] = record["model"]["id"]
+    if recipe.get("resume_from_checkpoint"):
+        recipe["resume_from_checkpoint"] = Path(recipe["resume_from_checkpoint"]).name
+    return {**record, "recipe": recipe}
+
+
+def refuse_secrets(folder: Path, run: Path) -> None:
+    """Stop if a text file holds a token or a path of this machine."""
+    private = {str(run.resolve()), str(Path.cwd()), str(Path.home())} - {"/", "."}
+    for path in folder.iterdir():
+        if path.suffix == ".safetensors":
+            continue
+        text = path.read_text(encoding="utf-8")
+        found = re.findall(r"hf_[A-Za-z0-9]{20,}", text) or [p for p in private if _names(text, p)]
+        if found:
+            kind = "a token" if found[0].startswith("hf_") else f"the path {found[0]}"
+            raise UserError(f"{path.name} of the release holds {kind}: remove it from the recipe")
+
+
+def _names(text: str, path: str) -> bool:
+    """`/root` is named by "/root" and "/root/x", not by "/rooted" or "https://x.org/root"."""
+    return re.search(rf"(?<![\w.-]){re.escape(path)}(?![\w-])", text) is not None
+
+
+def load_back(folder: Path, run: Path) -> None:
+    """Load the folder as users will, both ways, and compare with the recorded evaluation.
+
+    Raises:
+        RuntimeError: the released files do not give the evaluated answer; a defect of ours.
+    """
+    from transformers import pipeline
+
+    from training.model.network import quiet_transformers
+
+    image = str(run / "example.jpg")
+    with quiet_transformers():
+        stock = pipeline("image-classification", model=str(folder), device="cpu")
+        food = pipeline(model=str(folder), trust_remote_code=True, device="cpu")
+    row = read_predictions(folder)[0]
+    label, score = row["predicted"], float(row["score"])
+    num_labels = len(json.loads((folder / "config.json").read_text())["id2label"])
+    if food.task != "food-classification" or type(food).__name__ != "FoodClassificationPipeline":
+        raise RuntimeError(f"the release loads as {type(food).__name__} for {food.task}")
+    for name, classify in (("food", food), ("stock", stock)):
+        scores = {r["label"]: r["score"] for r in classify(image, top_k=num_labels)}
+        if abs(scores.get(label, -1.0) - score) > SCORE_TOLERANCE:
+            raise RuntimeError(
+                f"the {name} pipeline gives {label} {scores.get(label)}, not {score}"
+            )

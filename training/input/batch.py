@@ -1,0 +1,70 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+
+from inference.food_classification import Preprocessing
+from training.input.mixing import erase, mix, own_share
+
+
+class EpochSampler(torch.utils.data.Sampler[int]):
+    """A seeded permutation a epoch, cut to whole global batches, the epoch carried in the keys.
+
+    Cutting here, and not batch by batch, is what makes 1 x 8, 1 x 4 accumulated twice and 2 x 4
+    see the same images in the same steps.
+    """
+
+    def __init__(self, num_images: int, total_train_batch_size: int, seed: int) -> None:
+        self.num_images, self.seed, self.epoch = num_images, seed, 0
+        self.num_used = num_images // total_train_batch_size * total_train_batch_size
+        self.steps_per_epoch = num_images // total_train_batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_used
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_images)
+        yield from (self.epoch * self.num_images + order[: self.num_used]).tolist()
+
+
+def collate(
+    examples: list[dict[str, Any]] | dict[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """Stack examples: uint8 (batch, 3, height, width), int64 (batch,), bool (batch,) `flip`, boxes.
+
+    A data set that reads whole batches has stacked them already. In a worker torch's own function
+    stacks straight into shared memory, which saves a copy.
+    """
+    return examples if isinstance(examples, dict) else default_collate(examples)
+
+
+def to_model_input(
+    batch: dict[str, torch.Tensor], preprocessing: Preprocessing
+) -> dict[str, torch.Tensor]:
+    """On the device: flip, normalise, erase, mix. uint8 -> float32.
+
+    A batch that was mixed also has "own_share" (batch,): what is left of each image's own label;
+    what was drawn for stochastic depth stays as it is.
+    """
+    pixels = batch["pixel_values"]
+    if "flip" in batch:
+        pixels = torch.where(batch["flip"].view(-1, 1, 1, 1), pixels.flip(-1), pixels)
+    pixels = preprocessing.normalize(pixels)
+    if "erase_box" in batch:
+        pixels = erase(pixels, batch["erase_box"])
+    kept = ("labels", "drop_path")
+    inputs = {"pixel_values": pixels} | {key: batch[key] for key in kept if key in batch}
+    if "mix_box" in batch:
+        lambdas, boxes = batch["mix_lambda"], batch["mix_box"]
+        inputs["pixel_values"] = mix(pixels, lambdas, boxes)
+        inputs["own_share"] = own_share(lambdas, boxes, pixels[0, 0].numel())
+    return inputs

@@ -1,0 +1,159 @@
+"""The processor and the network, from a checkpoint or from scratch."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    PreTrainedModel,
+    ViTConfig,
+    set_seed,
+)
+
+# `from transformers import AutoImageProcessor` raises without torchvision on transformers 5.17.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+from training.common.errors import UserError
+from training.model.arguments import ModelArguments
+from training.model.head import renew_head, reorder_head, scale_head
+from training.model.initialization import initialize_mimetic
+from training.model.network import (
+    Network,
+    commit_of,
+    label_names_of,
+    load_pretrained,
+    preprocessing_of,
+    quiet_transformers,
+)
+from training.model.resolution import at_resolution, resize_processor
+
+
+def build_network(args: ModelArguments, label_names: list[str], seed: int) -> Network:
+    """Build the classifier for `label_names`, in float32; what is new is initialised from `seed`.
+
+    Raises:
+        UserError: the checkpoint cannot be loaded, or a value does not fit.
+    """
+    set_seed(seed)
+    build = _from_scratch if args.model is None else _from_checkpoint
+    network = build(args, label_names)
+    if network.head == "new":
+        scale_head(network.model, args.head_init_scale)
+    _freeze_mask_token(network.model)
+    return network
+
+
+def _from_scratch(args: ModelArguments, label_names: list[str]) -> Network:
+    values = dict(args.model_config or {})
+    known = set(ViTConfig().to_dict())
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "see ViTConfig in transformers"
+            raise UserError(f"model_config has the unknown key {key}: {hint}")
+    size = args.image_size or values.get("image_size", 224)
+    values["image_size"] = size
+    try:
+        config = ViTConfig(**values, **_labels(label_names))
+        _check_vit(config)
+        model = AutoModelForImageClassification.from_config(config)
+        if args.weight_init == "mimetic":
+            initialize_mimetic(model)
+    except (StrictDataclassError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model_config {values} makes no ViT: {reason}") from error
+    processor = _vit_processor(size)
+    return Network(model, processor, preprocessing_of(processor, "scratch"), None, None, "new")
+
+
+def _check_vit(config: ViTConfig) -> None:
+    """What ViT itself would build without a word, and not as meant."""
+    sizes = ("image_size", "patch_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    for key in (*sizes, "num_attention_heads"):
+        if not isinstance(value := getattr(config, key), int) or value < 1:
+            raise ValueError(f"{key} is {value}, and must be a whole number from 1 up")
+    if config.num_channels != 3:
+        raise ValueError(f"num_channels is {config.num_channels}, and images have 3")
+    if config.image_size % config.patch_size:  # a rim of every image would never be seen
+        raise ValueError(f"image_size is not a multiple of patch_size {config.patch_size}")
+    if config.hidden_size % config.num_attention_heads:
+        raise ValueError("hidden_size is not a multiple of num_attention_heads")
+
+
+def _vit_processor(size: int) -> Any:
+    with quiet_transformers():  # says that it uses Pillow where torchvision is absent
+        from transformers import ViTImageProcessor
+
+    shape = {"height": size, "width": size}
+    return ViTImageProcessor(size=shape, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
+    model_id = str(args.model)
+    config = load_pretrained(AutoConfig, model_id, args.model_revision)
+    commit = commit_of(model_id, args.model_revision)
+    processor = load_pretrained(AutoImageProcessor, model_id, args.model_revision)
+    before = label_names_of(config)
+    kept = set(before) == set(label_names)
+    # A head for the same labels is kept, whatever their order; its rows are moved below.
+    for key, value in _labels(before if kept else label_names).items():
+        setattr(config, key, value)
+    if hasattr(config, "custom_pipelines"):  # belongs to the files it came with, not to this model
+        del config.custom_pipelines
+    model = load_pretrained(
+        AutoModelForImageClassification,
+        model_id,
+        args.model_revision,
+        config=config,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        use_safetensors=True,
+    )
+    if not kept and len(before) == len(label_names):  # the shapes fit, so it was loaded
+        renew_head(model)
+    if kept and before != label_names:
+        reorder_head(model, [before.index(name) for name in label_names])
+        for key, value in _labels(label_names).items():
+            setattr(model.config, key, value)
+    preprocessing = preprocessing_of(processor, model_id)
+    if args.image_size:
+        model = at_resolution(model, args.image_size)
+        if (preprocessing.height, preprocessing.width) != (args.image_size, args.image_size):
+            processor = resize_processor(processor, args.image_size)
+            preprocessing = preprocessing_of(processor, model_id)
+    head = "kept" if kept else "new"
+    license_id = _license(model_id, commit)
+    return Network(model, processor, preprocessing, commit, license_id, head)
+
+
+def _labels(label_names: list[str]) -> dict[str, Any]:
+    """The config values that describe the labels; ids are ints both ways."""
+    return {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: i for i, name in enumerate(label_names)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def _license(model_id: str, commit: str | None) -> str | None:
+    if commit is None:  # a local folder
+        return None
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return ModelCard.load(model_id, ignore_metadata_errors=True).data.get("license")
+    except EntryNotFoundError:
+        return None
+
+
+def _freeze_mask_token(model: PreTrainedModel) -> None:
+    """It belongs to pretraining (DINOv2, BEiT): no score depends on it, and DDP waits for gradients."""
+    for name, parameter in model.named_parameters():
+        if name.rsplit(".", 1)[-1] == "mask_token":
+            parameter.requires_grad_(False)

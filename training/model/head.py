@@ -1,0 +1,62 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+)
+
+# `from transformers import AutoImageProcessor` raises without torchvision on transformers 5.17.
+from training.common.errors import UserError
+
+
+def heads_of(model: PreTrainedModel) -> list[nn.Linear]:
+    """The layers that score the labels: one, or two where DeiT or LeViT were distilled.
+
+    A layer of the backbone is none of them, also where it is as wide as there are labels.
+
+    Raises:
+        UserError: no linear layer after the backbone has as many outputs.
+    """
+    backbone = set() if model.base_model is model else set(model.base_model.modules())
+    after = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in backbone]
+    found = [layer for layer in after if layer.out_features == model.config.num_labels]
+    if not found:
+        raise UserError(
+            f"{type(model).__name__} has no linear layer that scores the labels: give another model"
+        )
+    return found
+
+
+def head_of(model: PreTrainedModel) -> nn.Linear:
+    """The layer that scores the labels; the last one where there are two."""
+    return heads_of(model)[-1]
+
+
+def renew_head(model: PreTrainedModel) -> None:
+    for head in heads_of(model):
+        nn.init.trunc_normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02))
+        if head.bias is not None:
+            nn.init.zeros_(head.bias)
+
+
+def scale_head(model: PreTrainedModel, scale: float) -> None:
+    """A head near 0 first predicts all labels alike, and sends little noise into the backbone.
+
+    0 in ViT (https://arxiv.org/abs/2010.11929, appendix B.1.1), 0.001 in BEiT and ConvNeXt (timm's
+    `head_init_scale`), which multiply weights and bias as well.
+    """
+    with torch.no_grad():
+        for head in heads_of(model):
+            for parameter in head.parameters():
+                parameter.mul_(scale)
+
+
+def reorder_head(model: PreTrainedModel, rows: list[int]) -> None:
+    with torch.no_grad():
+        for head in heads_of(model):
+            head.weight.copy_(head.weight[rows])
+            if head.bias is not None:
+                head.bias.copy_(head.bias[rows])

@@ -1,0 +1,73 @@
+"""First weights of a ViT that starts from none.
+
+transformers draws every matrix with one standard deviation, BERT's 0.02, whatever its width.
+Pretrained ViTs have a pattern in common that can be written down at once; what it buys on few
+images is in docs/recipes.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from transformers import ViTForImageClassification
+
+WEIGHT_INIT = ("normal", "mimetic")
+
+# Weights of noise and of identity in the two products, see `initialize_mimetic`; not tuned here.
+QUERY_KEY, VALUE_OUTPUT = (0.7, 0.7), (0.4, -0.4)
+
+
+@torch.no_grad()
+def initialize_mimetic(model: ViTForImageClassification) -> None:
+    """Attention that begins as it looks after pretraining (Trockman & Kolter 2023, 2305.09828).
+
+    In each block `W_query W_key^T` becomes 0.7 Z + 0.7 I, by a head's own Z and cut to its rank, and
+    `W_value W_output` becomes 0.4 Z - 0.4 I, with Z normal of variance 1 / hidden_size: a patch first
+    attends to patches that look like it or are near it. Near is what the position embeddings
+    say, and those begin as sines and cosines of row and column, 0 for the class token. All of it is
+    learnt from there on. torch's global generator draws Z.
+
+    Raises:
+        ValueError: the hidden size is not a multiple of 4, sine and cosine of row and column.
+    """
+    config = model.config
+    if config.hidden_size % 4:
+        raise ValueError("hidden_size is not a multiple of 4, as mimetic positions need it")
+    for layer in model.vit.layers:
+        attention = layer.attention
+        rows = zip(
+            attention.q_proj.weight.chunk(config.num_attention_heads),
+            attention.k_proj.weight.chunk(config.num_attention_heads),
+            strict=True,
+        )
+        for query, key in rows:
+            left, right = factors(config.hidden_size, *QUERY_KEY, rank=len(query))
+            query.copy_(left.T)
+            key.copy_(right.T)
+        left, right = factors(config.hidden_size, *VALUE_OUTPUT, rank=config.hidden_size)
+        attention.v_proj.weight.copy_(left.T)
+        attention.o_proj.weight.copy_(right)
+    positions = model.vit.embeddings.position_embeddings
+    side = config.image_size // config.patch_size
+    positions.zero_()
+    positions[0, 1:] = sine_positions(side, config.hidden_size)
+
+
+def factors(
+    size: int, noise: float, identity: float, rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two matrices (size, rank), A and B: A B^T is the best of that rank for noise Z + identity I."""
+    product = noise * torch.randn(size, size) / math.sqrt(size) + identity * torch.eye(size)
+    left, values, right = torch.linalg.svd(product)
+    root = values[:rank].sqrt()
+    return left[:, :rank] * root, right[:rank].T * root
+
+
+def sine_positions(side: int, size: int, temperature: float = 10_000.0) -> torch.Tensor:
+    """(side^2, size): sines and cosines of the row, then of the column, as in MoCo v3 (2104.02057)."""
+    frequencies = temperature ** -(torch.arange(size // 4) / (size // 4))
+    angles = torch.arange(side)[:, None] * frequencies
+    one = torch.cat([angles.sin(), angles.cos()], 1)
+    rows, columns = one.repeat_interleave(side, 0), one.repeat(side, 1)
+    return torch.cat([rows, columns], 1)

@@ -1,0 +1,71 @@
+"""What a run says to the person who started it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+import datasets
+from accelerate import PartialState
+from transformers import logging as transformers_logging
+
+from inference.food_classification import readable_name
+from training.common.errors import UserError
+from training.common.files import read_json
+from training.evaluation.predictions import read_predictions
+from training.run.folder import Run
+
+
+def report(run: Run) -> None:
+    """Print the outcome in a few lines, on the main process."""
+    if not PartialState().is_main_process:
+        return
+    result = read_json(run.folder / "evaluation.json")
+    low, high = result["intervals"]["top1"]
+    if run.is_finished:
+        say(f"{run.folder} was finished on {run.record['finished']}; nothing was trained now.")
+    say(
+        f"test top-1: {result['metrics']['top1']:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {result['n']:,})"
+    )
+    first = read_predictions(run.folder)[0]
+    label, predicted, score = first["label"], first["predicted"], first["score"]
+    say(
+        f"one test image, {run.folder / 'example.jpg'}: {readable_name(predicted)} ({float(score):.0%}), "
+        f"labelled {readable_name(label)}"
+    )
+    say(
+        f"run: {run.folder}   card: {run.folder / 'release' / 'README.md'}   release: {run.folder / 'release'}"
+    )
+    if result["source"] == "sample":
+        say(
+            "the real Food-101 run: accelerate launch --config_file accelerate_config.yaml "
+            "-m training.train vit_base_food101"
+        )
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """A person's mistake: one line and exit code 2. A programmer's keeps its traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("training").setLevel(logging.INFO)
+    transformers_logging.disable_progress_bar()  # a bar for every checkpoint says nothing
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        transformers_logging.set_verbosity_error()
+        datasets.disable_progress_bars()
+    try:
+        yield
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; continue with --resume_from_checkpoint last\n")
+        sys.exit(130)

@@ -1,0 +1,227 @@
+"""The run folder: what is in it, whether it may be used, and what is printed about it.
+
+run.json            resolved recipe, versions, world size, precision, revisions, seeds, durations
+log_history.json    every logged number; runs/ holds the same for TensorBoard
+checkpoint-N/       what a resume needs
+probe.json          what a linear probe chose, and head.safetensors, the head (tune: linear_probe)
+probe/              the same and its checkpoints (tune: probe_then_full)
+model/              the selected weights, config and image processor
+evaluation.json     the report on the test split; predictions.csv beside it
+example.jpg         one test image
+release/            what `food101 push` uploads
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from filelock import FileLock, Timeout
+
+from training.common.errors import UserError
+from training.common.files import read_json, write_json
+from training.common.machine import now, versions
+from training.config.keys import FREE_KEYS
+from training.config.recipe import Recipe
+from training.data.splits import Splits, image_bytes
+from training.engine.callbacks import clock
+from training.engine.checkpoints import find_checkpoints, is_begun, probe_result
+from training.engine.lora import trained_line
+from training.engine.trainer import FoodTrainer
+from training.evaluation.report import evaluate_model, write_evaluation
+from training.model.network import Network
+from training.run.record import (
+    code_sha256,
+    command_line,
+    describe_data,
+    describe_model,
+    describe_selection,
+    describe_training,
+    step_line,
+    warn_of_small_images,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """One output folder, opened for one recipe."""
+
+    recipe: Recipe
+    folder: Path
+    checkpoint: str | None  # to resume from
+    record: dict[str, Any]  # the content of run.json
+    is_finished: bool = False
+    probe_checkpoint: str | None = None  # to resume the first phase of probe_then_full from
+    seconds: dict[str, float] = field(default_factory=dict)
+    lock: FileLock | None = None  # held by the main process until it ends
+
+    @classmethod
+    def open(cls, recipe: Recipe) -> Run:
+        """Decide whether the folder may be used; nothing is written yet.
+
+        Raises:
+            UserError: the folder holds something else, or there is nothing to resume from.
+        """
+        folder = Path(recipe.training.output_dir)
+        record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+        _refuse_other(folder, record, recipe)
+        if record.get("finished"):
+            _refuse_other_code(folder, record)
+            return cls(recipe, folder, None, record, is_finished=True)
+        wanted = recipe.training.resume_from_checkpoint
+        checkpoint, probe = find_checkpoints(folder, wanted, recipe.training.tune)
+        if wanted is None and is_begun(folder):
+            raise UserError(
+                f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, "
+                "or choose another --output_dir"
+            )
+        # Nobody writes before everybody has looked.
+        PartialState().wait_for_everyone()
+        return cls(recipe, folder, checkpoint, record={}, probe_checkpoint=probe)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 2)
+        if PartialState().is_main_process:
+            logger.info("%s: %s", name, clock(self.seconds[name]))
+
+    def start(self, trainer: FoodTrainer, network: Network, splits: Splits) -> None:
+        """Write run.json, unfinished."""
+        self.record = {
+            "format": 1,
+            "recipe_name": self.recipe.name,
+            "recipe": self.recipe.values,
+            "command": command_line(),
+            "started": now(),
+            "finished": None,
+            "model": describe_model(self.recipe, network),
+            "data": describe_data(self.recipe, splits),
+            "training": describe_training(trainer),
+            "versions": versions(),
+            "code_sha256": code_sha256(),
+        }
+        t, d = self.record["training"], self.record["data"]
+        if PartialState().is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = lock_folder(self.folder)
+            write_json(self.folder / "run.json", self.record)
+            logger.info(
+                f"{d['num_train']} images to train on, {d['num_selection']} to select, {d['num_test']} to test; "
+                f"batch {t['total_train_batch_size']} = {t['per_device_train_batch_size']} x {t['world_size']} "
+                f"processes x {t['gradient_accumulation_steps']} accumulated, scored by "
+                f"{t['per_device_eval_batch_size']}; {t['device']}, precision "
+                f"{t['mixed_precision']}, {step_line(t)}; "
+                f"{network.head} head for {len(splits.label_names)} labels"
+                f"{trained_line(t, self.record['model']['num_parameters'])}"
+            )
+            warn_of_small_images(splits, network)
+
+    def save_model(self, trainer: FoodTrainer) -> None:
+        """Write model/ under a temporary name, then move it."""
+        temporary, final = self.folder / ".model", self.folder / "model"
+        trainer.save_model(str(temporary))
+        if PartialState().is_main_process:
+            (temporary / "training_args.bin").unlink(
+                missing_ok=True
+            )  # a pickle; run.json says it all
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+        PartialState().wait_for_everyone()
+
+    def evaluate(self, splits: Splits) -> None:
+        """Score model/ on the test split, once."""
+        args = self.recipe.training
+        report_, logits = evaluate_model(
+            self.folder / "model",
+            splits.source,
+            splits.test,
+            batch_size=args.per_device_eval_batch_size,
+            num_workers=args.dataloader_num_workers,
+            seed=args.seed,
+            cache_gb=self.recipe.data.eval_cache_gb,
+        )
+        if PartialState().is_main_process:
+            write_evaluation(self.folder, report_, splits.test, logits)
+            image = splits.test.dataset[0]["image"]
+            data = image["bytes"] or Path(image_bytes(image)).read_bytes()
+            (self.folder / "example.jpg").write_bytes(data)
+
+    def on_main(self, function: Callable[..., None], *args: Any) -> None:
+        """Call on the main process while the others wait."""
+        if PartialState().is_main_process:
+            function(*args)
+        PartialState().wait_for_everyone()
+
+    def finish(self, trainer: FoodTrainer) -> None:
+        """Complete run.json: what was selected, how long it took."""
+        self.record["selection"] = describe_selection(trainer)
+        history = trainer.state.log_history
+        rates = [
+            row["train_samples_per_second"] for row in history if "train_samples_per_second" in row
+        ]
+        self.record["training"] |= {
+            "steps": trainer.state.global_step,
+            "images_per_second": rates[-1] or None,  # 0: a resume that had no step left
+            "stopped_early": trainer.state.global_step < trainer.state.max_steps,
+            "probe": (probe := probe_result(self.folder)),
+        }
+        if self.recipe.training.tune == "linear_probe":
+            self.record["training"]["learning_rate"] = probe["scaled_learning_rate"]
+        self.record["seconds"] = {**self.seconds, "total": round(sum(self.seconds.values()), 2)}
+        self.record["finished"] = now()
+        if PartialState().is_main_process:
+            write_json(self.folder / "run.json", self.record)
+
+
+# ---- may this folder be used? -------------------------------------------------------------------
+
+
+def _refuse_other(folder: Path, record: dict[str, Any], recipe: Recipe) -> None:
+    if not record:
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            raise UserError(
+                f"output_dir {folder} already holds something that is not a run: choose another --output_dir"
+            )
+        return
+    before, after = record.get("recipe", {}), recipe.values
+    for key in sorted({*before, *after} - FREE_KEYS):
+        if before.get(key) != after.get(key):
+            raise UserError(
+                f"output_dir {folder} holds another run ({key} was {before.get(key)}, is {after.get(key)}): "
+                "choose another --output_dir"
+            )
+
+
+def _refuse_other_code(folder: Path, record: dict[str, Any]) -> None:
+    if record.get("code_sha256") != code_sha256():
+        raise UserError(
+            f"output_dir {folder} holds a finished run of another version of this code: choose another "
+            "--output_dir, or remove the folder to train again"
+        )
+
+
+def lock_folder(folder: Path) -> FileLock:
+    """Two processes in one folder would delete each other's checkpoints.
+
+    Raises:
+        UserError: another process holds the folder; nothing was written.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{folder} is in use by another process: wait for it, or choose another --output_dir"
+        ) from error
+    return lock

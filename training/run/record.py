@@ -1,0 +1,225 @@
+"""How a training step is computed: TF32, torch.compile, and what was in force.
+
+Compiled is the network as training calls it, whose batches are all of one shape. Flip,
+normalisation and loss stay outside the graph. Evaluation calls the network itself, uncompiled, so
+that its last, partial batch never waits for another compilation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from training.common.files import sha256_file
+from training.common.machine import device_name
+from training.config.recipe import Recipe
+from training.data.splits import Splits
+from training.engine.arguments import describe_optimization
+from training.engine.compilation import trains_in_tf32
+from training.engine.lora import count_parameters, describe_lora
+from training.engine.trainer import FoodTrainer, kept_step
+from training.model.network import Network
+from training.model.resolution import patch_size
+
+logger = logging.getLogger(__name__)
+
+# ---- what was in force ---------------------------------------------------------------------------
+
+
+def describe_step(trainer: FoodTrainer) -> dict[str, Any]:
+    """For run.json; the launcher's file can ask for compilation too, so the accelerator is asked."""
+    args, dynamo = trainer.args, trainer.accelerator.state.dynamo_plugin
+    backend = dynamo.backend.value.lower()
+    return {
+        "attn_implementation": trainer.model.config._attn_implementation,
+        "compile": None if backend == "no" else {"backend": backend, "mode": dynamo.mode},
+        "gradient_checkpointing": args.gradient_checkpointing,
+        "tf32": trains_in_tf32(args),
+        "input": {
+            "num_workers": trainer.num_workers,
+            "prefetch_factor": args.dataloader_prefetch_factor,
+            "persistent_workers": args.dataloader_persistent_workers,
+            "pin_memory": args.dataloader_pin_memory,
+        },
+    }
+
+
+def step_line(facts: dict[str, Any]) -> str:
+    """`describe_step` in a few words, for the line that a run starts with."""
+    attention = facts["attn_implementation"]  # "eager" too where a network has no attention
+    words = [] if attention in (None, "eager") else [f"{attention} attention"]
+    if facts["compile"]:
+        words.append(f"compiled by {facts['compile']['backend']}")
+    words += ["gradient checkpointing"] if facts["gradient_checkpointing"] else []
+    words += ["TF32"] if facts["tf32"] else []
+    return ", ".join(words + [input_line(facts["input"])])
+
+
+def input_line(facts: dict[str, Any]) -> str:
+    if not facts["num_workers"]:
+        return "no workers"
+    count = facts["num_workers"]
+    kept = ", kept alive" if facts["persistent_workers"] else ""
+    ahead = f", prefetch {facts['prefetch_factor']}" if facts["prefetch_factor"] else ""
+    return f"{count} worker{'s' * (count > 1)} a process{ahead}{kept}"
+
+
+# ---- what run.json says --------------------------------------------------------------------------
+
+
+def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
+    config = network.model.config
+    return {
+        "id": recipe.model.model
+        if network.revision or not recipe.model.model
+        else Path(recipe.model.model).name,
+        "revision": network.revision,
+        "sha256": checkpoint_sha256(recipe.model.model) if network.revision is None else None,
+        "license": network.license,
+        "architecture": type(network.model).__name__,
+        "num_parameters": count_parameters(network.model)[1],
+        "image_size": network.preprocessing.height,
+        "patch_size": patch_size(config),
+        "head": network.head,
+        "head_init_scale": recipe.model.head_init_scale if network.head == "new" else None,
+        "weight_init": recipe.model.weight_init if recipe.model.model is None else None,
+    }
+
+
+def checkpoint_sha256(model: str | None) -> str | None:
+    """Of a local folder's weights, one file or several; None from scratch."""
+    if model is None:
+        return None
+    files = sorted(Path(model).expanduser().glob("*.safetensors"))
+    sums = "".join(sha256_file(file) for file in files)
+    return sums if len(files) == 1 else hashlib.sha256(sums.encode()).hexdigest()
+
+
+def describe_data(recipe: Recipe, splits: Splits) -> dict[str, Any]:
+    return {
+        "dataset": splits.source.dataset,
+        "source": splits.source.kind,
+        "revision": splits.source.revision,
+        "fingerprint": splits.test.fingerprint,
+        "train_fingerprint": splits.train_fingerprint,
+        "train_split": recipe.data.train_split,
+        "test_split": recipe.data.test_split,
+        "num_train": len(splits.train),
+        "num_selection": len(splits.selection),
+        "num_test": len(splits.test),
+        "selection_fraction": recipe.data.selection_fraction,
+        "split_seed": recipe.data.split_seed,
+        "left_out": {"train": splits.left_out, "test": splits.test.left_out},
+        "identical_train_test": splits.identical_train_test,
+        "train_cache": splits.train_cache,
+        "label_names": splits.label_names,
+    }
+
+
+def warn_of_small_images(splits: Splits, network: Network) -> None:
+    size = min(network.preprocessing.height, network.preprocessing.width)
+    if splits.train_cache and splits.train_cache["short_side"] < size:
+        logger.warning(
+            f"train_short_side {splits.train_cache['short_side']} is below the model's {size} pixels: "
+            "every training crop is enlarged"
+        )
+
+
+def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
+    args, on_features = trainer.args, trainer.args.tune == "linear_probe"
+    keys = (
+        "total_train_batch_size",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "per_device_eval_batch_size",
+        "num_train_epochs",
+        "learning_rate",
+        "warmup_steps",
+        "weight_decay",
+        "max_grad_norm",
+        "label_smoothing_factor",
+        "seed",
+        "data_seed",
+    )
+    return {
+        "world_size": trainer.accelerator.num_processes,
+        "device": device_name(),
+        # args.bf16 stays false when the launcher's file asks for bf16; the accelerator knows.
+        "mixed_precision": "no" if on_features else trainer.accelerator.mixed_precision,
+        "optimizer": args.optim.value,
+        "lr_scheduler_type": args.lr_scheduler_type.value,
+        **describe_step(trainer),
+        **{key: getattr(args, key) for key in keys},
+        "tune": args.tune,
+        "lora": describe_lora(args),
+        "num_trainable_parameters": count_parameters(trainer.model)[0],
+        "optimization": describe_optimization(args),
+        "loss": {"name": args.loss, "q": args.generalized_q()},
+        "augmentation": {} if on_features else args.augmentation().in_force(),
+    }
+
+
+def describe_selection(trainer: FoodTrainer) -> dict[str, Any]:
+    """The score of the weights that are kept, on the selection slice."""
+    state, steps, best = trainer.state, trainer.sampler.steps_per_epoch, kept_step(trainer)
+    scored = [row for row in state.log_history if row["step"] == best and "eval_top1" in row]
+    top1 = scored[0]["eval_top1"] if scored else trainer.evaluate()["eval_top1"]
+    return {
+        "metric": trainer.args.metric_for_best_model,
+        "top1": top1,
+        "n": len(trainer.eval_dataset),
+        "best_step": best,
+        "best_epoch": round(best / steps, 3),
+    }
+
+
+def command_line() -> str:
+    """How the run was started, without the machine's own paths."""
+    arguments = [_without_folder(a) for a in sys.argv[1:]]
+    return shlex.join(["food101", "train", *arguments])
+
+
+def _without_folder(argument: str) -> str:
+    """`/home/me/runs/x` -> `x`, also behind `--key=`."""
+    key, equals, value = (
+        argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    )
+    return key + equals + (Path(value).name if value.startswith("/") else value)
+
+
+def code_sha256() -> str:
+    """sha256 over the Python sources and recipes that make a run."""
+    digest = hashlib.sha256()
+    for package in ("training", "inference", "model_card"):
+        for name, content in package_sources(package).items():
+            digest.update(name.encode() + content)
+    return digest.hexdigest()
+
+
+def package_folder(package: str) -> Path:
+    """Find the folder that a package is imported from, without importing it."""
+    return Path(importlib.util.find_spec(package).submodule_search_locations[0])
+
+
+def package_sources(package: str) -> dict[str, bytes]:
+    """Read the sources of an installed package: {"training/train.py": its bytes}, sorted by name.
+
+    The import system says where the package is, so that it does not matter where this file is.
+
+    Raises:
+        RuntimeError: there is none, and a digest of nothing would look like one of something.
+    """
+    root = package_folder(package)
+    paths = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix in (".py", ".md", ".yaml", ".html") and "__pycache__" not in path.parts
+    )
+    if not paths:
+        raise RuntimeError(f"no sources of {package} in {root}")
+    return {f"{package}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
