@@ -10,7 +10,6 @@ import torch
 from torch.utils.data import default_collate
 
 from inference.food_classification import Preprocessing
-from training.input.mixing import erase, mix, own_share
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):
@@ -50,21 +49,9 @@ def collate(
 def to_model_input(
     batch: dict[str, torch.Tensor], preprocessing: Preprocessing
 ) -> dict[str, torch.Tensor]:
-    """On the device: flip, normalise, erase, mix. uint8 -> float32.
-
-    A batch that was mixed also has "own_share" (batch,): what is left of each image's own label;
-    what was drawn for stochastic depth stays as it is.
-    """
+    """Flip and normalise on the device: `pixel_values` uint8 -> float32; all else stays as it is."""
+    rest = {name: value for name, value in batch.items() if name != "flip"}
     pixels = batch["pixel_values"]
     if "flip" in batch:
         pixels = torch.where(batch["flip"].view(-1, 1, 1, 1), pixels.flip(-1), pixels)
-    pixels = preprocessing.normalize(pixels)
-    if "erase_box" in batch:
-        pixels = erase(pixels, batch["erase_box"])
-    kept = ("labels", "drop_path")
-    inputs = {"pixel_values": pixels} | {key: batch[key] for key in kept if key in batch}
-    if "mix_box" in batch:
-        lambdas, boxes = batch["mix_lambda"], batch["mix_box"]
-        inputs["pixel_values"] = mix(pixels, lambdas, boxes)
-        inputs["own_share"] = own_share(lambdas, boxes, pixels[0, 0].numel())
-    return inputs
+    return {**rest, "pixel_values": preprocessing.normalize(pixels)}
