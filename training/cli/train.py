@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from textwrap import fill
 from typing import Any
 
 
@@ -45,7 +46,8 @@ def help_of_train(every_key: bool = False) -> str:
     return (
         "usage: food101 train RECIPE [--key value ...]\n\n"
         "Runs `accelerate launch` with what fits this machine: all GPUs in bf16, or the CPU.\n"
-        f"RECIPE is a YAML file or one of: {', '.join(packaged_recipes())}\n"
+        + fill(f"RECIPE is a YAML file or one of: {', '.join(packaged_recipes())}", 100)
+        + "\n"
         "Keys are given in the recipe or on the command line; in brackets: default; range.\n\n"
         + "\n".join([*rooms, rest])
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from transformers import TrainingArguments
 
-from training.cli.parsing import USUAL_KEYS
 from training.common.errors import UserError
 from training.config import recipe as config
 from training.config.keys import REMOVED, TAKEN_AWAY
@@ -178,11 +177,6 @@ def test_resolved_values_say_what_was_set_and_are_json(parse):
     assert values["optim"] == "sgd"
     assert values["total_train_batch_size"] == 64  # a default of ours is recorded as well
     assert "adafactor" not in values and "tpu_num_cores" not in values  # nobody asked
-
-
-def test_usual_keys_of_the_help_exist():
-    named = [name for names, _ in USUAL_KEYS for name in names.split(", ")]
-    assert set(named) <= config.known_keys()
 
 
 # ---- what is refused --------------------------------------------------------------------------
