@@ -47,9 +47,9 @@ def train(argv: list[str]) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> None:
+    _quiet_libraries()
     from training.evaluation.reevaluate import evaluate_again
 
-    _quiet_libraries()
     report = evaluate_again(
         args.model, args.dataset, args.split, args.revision, args.batch_size, args.eval_cache_gb
     )
@@ -57,11 +57,12 @@ def evaluate(args: argparse.Namespace) -> None:
         from training.common.files import write_json
 
         write_json(Path(args.output), report)
-    low, high = report["intervals"]["top1"]
     print(f"{report['dataset']} {report['split']}, n = {report['n']:,}, {report['precision']}")
-    for key, value in report["metrics"].items():
-        interval = f"  (95 % interval {low:.4f} to {high:.4f})" if key == "top1" else ""
-        print(f"{key:9}{value:.4f}{interval}")
+    for key, metric in report["metrics"].items():
+        interval = ""
+        if key == "top1":  # the headline; the other intervals are in the report
+            interval = "  (95 % interval {:.4f} to {:.4f})".format(*metric["interval"])
+        print(f"{key:9}{metric['value']:.4f}{interval}")
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -69,7 +70,12 @@ def compare(args: argparse.Namespace) -> None:
     from training.compare.text import render
 
     _quiet_libraries()
-    report = compare_runs(args.runs, None if args.no_speed else args.rounds, args.batch_size)
+    report = compare_runs(args.runs)
+    if not args.no_speed:  # torch is imported only here
+        from training.compare.speed import measure_throughput
+
+        models = [(row["name"], Path(row["name"]).expanduser()) for row in report["runs"]]
+        report["speed"] = measure_throughput(models, args.rounds, args.batch_size)
     print(json.dumps(report, ensure_ascii=False) if args.json else render(report))
 
 
@@ -108,23 +114,25 @@ def card(args: argparse.Namespace) -> None:
 
 
 def release(args: argparse.Namespace) -> None:
+    _quiet_libraries()
     from training.hub.contents import MANIFEST
     from training.hub.release import release_run
 
-    _quiet_libraries()
     release_run(Path(args.run), Path(args.output))
     print(f"{args.output}: loaded back with the stock and the food pipeline; sums in {MANIFEST}")
 
 
 def push(args: argparse.Namespace) -> None:
-    from training.hub.push import push as push_release
-    from training.hub.push import stage_files
+    # Before the libraries are quiet: an upload takes minutes, and keeps the Hub's progress bars.
+    from training.hub.staging import stage_files
 
     if args.dry_run:
         for file in stage_files(Path(args.release), args.repo_id, args.tag):
             print(f"{file.sha256}  {file.size:>12,}  {file.name}")
         return
     _quiet_libraries()
+    from training.hub.push import push as push_release
+
     outcome = push_release(
         Path(args.release),
         args.repo_id,

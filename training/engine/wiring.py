@@ -11,7 +11,8 @@ from training.engine.extensions.drop_path import add_drop_path
 from training.engine.extensions.layer_decay import layer_ids
 from training.engine.lora import add_adapters
 from training.engine.trainer import FoodTrainer
-from training.evaluation.metrics import SUMMARY, FoodMetrics
+from training.evaluation.classification import FoodMetrics
+from training.evaluation.metrics import SUMMARY
 from training.input.batch import EpochSampler, collate
 from training.input.eval_images import evaluation_images
 from training.input.train_images import TrainImages

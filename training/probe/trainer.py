@@ -29,7 +29,8 @@ from training.engine.arguments import FineTuningArguments
 from training.engine.checkpoints import HEAD, PROBE_RESULT
 from training.engine.loss import losses_of
 from training.engine.trainer import FoodTrainer, kept_step
-from training.evaluation.metrics import LESS_IS_BETTER, SUMMARY, classification_metrics
+from training.evaluation.classification import classification_metrics
+from training.evaluation.metrics import LESS_IS_BETTER, SUMMARY
 from training.input.batch import EpochSampler, collate
 from training.model.head import head_of
 from training.model.network import Network
