@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from tests.integration.conftest import ROOT, food101
+from training.evaluation.formats import in_format_2
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
@@ -86,7 +87,8 @@ def test_figures_are_those_of_the_recorded_runs():
     )
     assert rows
     for name, top1, low, high, n in rows:
-        report = json.loads((RESULTS / f"{name}.json").read_text())
+        report = in_format_2(json.loads((RESULTS / f"{name}.json").read_text()))
         assert report["n"] == int(n)
-        found = [report["metrics"]["top1"], *report["intervals"]["top1"]]
+        top1 = report["metrics"]["top1"]
+        found = [top1["value"], *top1["interval"]]
         assert [f"{100 * value:.1f}" for value in found] == [top1, low, high]
