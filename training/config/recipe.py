@@ -86,9 +86,20 @@ def read_recipe(name: str) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def known_keys() -> set[str]:
+def default_values() -> dict[str, Any]:
+    """Give every key's default: what a run trained with that did not know the key yet."""
     classes = (DataArguments, ModelArguments, FineTuningArguments)
-    names = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
+    fields = [field for cls in classes for field in dataclasses.fields(cls) if field.init]
+    return {
+        field.name: field.default
+        if field.default_factory is dataclasses.MISSING
+        else field.default_factory()
+        for field in fields
+    }
+
+
+def known_keys() -> set[str]:
+    names = default_values()
     return {name for name in names if name not in TAKEN_AWAY and not name.startswith("_")}
 
 
