@@ -29,7 +29,7 @@ from training.common.errors import UserError
 from training.common.files import read_json, write_json
 from training.common.machine import now, versions
 from training.config.keys import FREE_KEYS
-from training.config.recipe import Recipe
+from training.config.recipe import Recipe, default_values
 from training.data.splits import Splits, image_bytes
 from training.engine.callbacks import clock
 from training.engine.checkpoints import find_checkpoints, is_begun, probe_result
@@ -194,7 +194,9 @@ def _refuse_other(folder: Path, record: dict[str, Any], recipe: Recipe) -> None:
                 f"output_dir {folder} already holds something that is not a run: choose another --output_dir"
             )
         return
-    before, after = record.get("recipe", {}), recipe.values
+    # An older record lacks the keys that came later; those of transformers are there if named.
+    defaults = default_values()
+    before, after = defaults | record.get("recipe", {}), defaults | recipe.values
     for key in sorted({*before, *after} - FREE_KEYS):
         if before.get(key) != after.get(key):
             raise UserError(
