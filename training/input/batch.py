@@ -1,4 +1,4 @@
-"""TODO."""
+"""The order of an epoch, examples stacked to a batch, and a batch made ready on the device."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from training.input.mixing import erase, mix, own_share
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):
-    """A seeded permutation a epoch, cut to whole global batches, the epoch carried in the keys.
+    """The keys of one epoch: a seeded permutation, cut to whole batches of all processes.
 
-    Cutting here, and not batch by batch, is what makes 1 x 8, 1 x 4 accumulated twice and 2 x 4
-    see the same images in the same steps.
+    A key is `epoch * num_images + position`, for a worker is told nothing else. Cutting here, and
+    not batch by batch, is what makes 1 x 8, 1 x 4 accumulated twice and 2 x 4 see the same images
+    in the same steps.
     """
 
     def __init__(self, num_images: int, total_train_batch_size: int, seed: int) -> None:
@@ -26,6 +27,7 @@ class EpochSampler(torch.utils.data.Sampler[int]):
         self.steps_per_epoch = num_images // total_train_batch_size
 
     def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, which counts from 0, that the next iteration goes through."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -39,7 +41,7 @@ class EpochSampler(torch.utils.data.Sampler[int]):
 def collate(
     examples: list[dict[str, Any]] | dict[str, torch.Tensor],
 ) -> dict[str, torch.Tensor]:
-    """Stack examples: uint8 (batch, 3, height, width), int64 (batch,), bool (batch,) `flip`, boxes.
+    """Stack the examples of a batch: the keys stay, every value gets a first axis (batch,).
 
     A data set that reads whole batches has stacked them already. In a worker torch's own function
     stacks straight into shared memory, which saves a copy.
@@ -50,10 +52,15 @@ def collate(
 def to_model_input(
     batch: dict[str, torch.Tensor], preprocessing: Preprocessing
 ) -> dict[str, torch.Tensor]:
-    """On the device: flip, normalise, erase, mix. uint8 -> float32.
+    """Flip, normalise, erase and mix a batch on the device it is on, as its keys say.
 
-    A batch that was mixed also has "own_share" (batch,): what is left of each image's own label;
-    what was drawn for stochastic depth stays as it is.
+    Args:
+        batch: what `collate` makes of the examples of `TrainImages` or `EvalImages`.
+
+    Returns:
+        "pixel_values" float32 (batch, 3, height, width); "labels" and "drop_path" as they are,
+        where the batch has them; and, where images were mixed, "own_share" float32 (batch,): the
+        share of its own label that each image keeps.
     """
     pixels = batch["pixel_values"]
     if "flip" in batch:

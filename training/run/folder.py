@@ -30,7 +30,7 @@ from training.common.files import read_json, write_json
 from training.common.machine import now, versions
 from training.config.keys import FREE_KEYS
 from training.config.recipe import Recipe
-from training.data.splits import Splits, image_bytes
+from training.data.splits import Splits, encoded_bytes
 from training.engine.callbacks import clock
 from training.engine.checkpoints import find_checkpoints, is_begun, probe_result
 from training.engine.lora import trained_line
@@ -153,9 +153,8 @@ class Run:
         )
         if PartialState().is_main_process:
             write_evaluation(self.folder, report_, splits.test, logits)
-            image = splits.test.dataset[0]["image"]
-            data = image["bytes"] or Path(image_bytes(image)).read_bytes()
-            (self.folder / "example.jpg").write_bytes(data)
+            example = encoded_bytes(splits.test.dataset[0]["image"])
+            (self.folder / "example.jpg").write_bytes(example)
 
     def on_main(self, function: Callable[..., None], *args: Any) -> None:
         """Call on the main process while the others wait."""
