@@ -10,7 +10,6 @@ import torch
 from torch.utils.data import default_collate
 
 from inference.food_classification import Preprocessing
-from training.input.mixing import erase, mix, own_share
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):
@@ -52,26 +51,16 @@ def collate(
 def to_model_input(
     batch: dict[str, torch.Tensor], preprocessing: Preprocessing
 ) -> dict[str, torch.Tensor]:
-    """Flip, normalise, erase and mix a batch on the device it is on, as its keys say.
+    """Flip and normalise a batch on the device that it is on.
 
     Args:
         batch: what `collate` makes of the examples of `TrainImages` or `EvalImages`.
 
     Returns:
-        "pixel_values" float32 (batch, 3, height, width); "labels" and "drop_path" as they are,
-        where the batch has them; and, where images were mixed, "own_share" float32 (batch,): the
-        share of its own label that each image keeps.
+        The batch without "flip", and with "pixel_values" float32 (batch, 3, height, width).
     """
+    rest = {name: value for name, value in batch.items() if name != "flip"}
     pixels = batch["pixel_values"]
     if "flip" in batch:
         pixels = torch.where(batch["flip"].view(-1, 1, 1, 1), pixels.flip(-1), pixels)
-    pixels = preprocessing.normalize(pixels)
-    if "erase_box" in batch:
-        pixels = erase(pixels, batch["erase_box"])
-    kept = ("labels", "drop_path")
-    inputs = {"pixel_values": pixels} | {key: batch[key] for key in kept if key in batch}
-    if "mix_box" in batch:
-        lambdas, boxes = batch["mix_lambda"], batch["mix_box"]
-        inputs["pixel_values"] = mix(pixels, lambdas, boxes)
-        inputs["own_share"] = own_share(lambdas, boxes, pixels[0, 0].numel())
-    return inputs
+    return {**rest, "pixel_values": preprocessing.normalize(pixels)}

@@ -8,6 +8,7 @@ the global batch is cut into batches of even size, the pairs are the same.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -77,6 +78,38 @@ def cutmix_box(height: int, width: int, lam: float, rng: np.random.Generator) ->
     y, x = int(rng.integers(height)), int(rng.integers(width))
     top, left = max(y - h, 0), max(x - w, 0)
     return top, left, min(y + h, height) - top, min(x + w, width) - left
+
+
+@dataclass(frozen=True)
+class DrawErasing:
+    """Draws "erase_box" (4,) for an image of `height` x `width` pixels; all zero for none."""
+
+    height: int
+    width: int
+    probability: float
+    stream: int = 2
+    per_pair: bool = False
+
+    def __call__(self, rng: np.random.Generator, epoch: int) -> dict[str, np.ndarray]:
+        """Draw for one image; the epoch does not matter."""
+        return {"erase_box": erasing_box(self.height, self.width, self.probability, rng)}
+
+
+@dataclass(frozen=True)
+class DrawMixing:
+    """Draws "mix_lambda" and "mix_box" (4,) for two neighbours; nothing in an epoch without mixing."""
+
+    height: int
+    width: int
+    augmentation: Augmentation
+    stream: int = 3
+    per_pair: bool = True
+
+    def __call__(self, rng: np.random.Generator, epoch: int) -> dict[str, np.ndarray | np.float32]:
+        """Draw for one pair."""
+        if not self.augmentation.mixes(epoch):
+            return {}
+        return mixing(self.height, self.width, self.augmentation, rng)
 
 
 # ---- done on the device ------------------------------------------------------------------------

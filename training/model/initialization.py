@@ -12,8 +12,6 @@ import math
 import torch
 from transformers import ViTForImageClassification
 
-WEIGHT_INIT = ("normal", "mimetic")
-
 # Weights of noise and of identity in the two products, see `initialize_mimetic`; not tuned here.
 QUERY_KEY, VALUE_OUTPUT = (0.7, 0.7), (0.4, -0.4)
 

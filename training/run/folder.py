@@ -33,8 +33,7 @@ from training.config.recipe import Recipe
 from training.data.splits import Splits, encoded_bytes
 from training.engine.callbacks import clock
 from training.engine.checkpoints import find_checkpoints, is_begun, probe_result
-from training.engine.lora import trained_line
-from training.engine.trainer import FoodTrainer
+from training.engine.trainer import BaseTrainer
 from training.evaluation.report import evaluate_model, write_evaluation
 from training.model.network import Network
 from training.run.record import (
@@ -45,6 +44,7 @@ from training.run.record import (
     describe_selection,
     describe_training,
     step_line,
+    trained_line,
     warn_of_small_images,
 )
 
@@ -78,7 +78,7 @@ class Run:
             _refuse_other_code(folder, record)
             return cls(recipe, folder, None, record, is_finished=True)
         wanted = recipe.training.resume_from_checkpoint
-        checkpoint, probe = find_checkpoints(folder, wanted, recipe.training.tune)
+        checkpoint, probe = find_checkpoints(folder, wanted, recipe.method.tune)
         if wanted is None and is_begun(folder):
             raise UserError(
                 f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, "
@@ -96,7 +96,7 @@ class Run:
         if PartialState().is_main_process:
             logger.info("%s: %s", name, clock(self.seconds[name]))
 
-    def start(self, trainer: FoodTrainer, network: Network, splits: Splits) -> None:
+    def start(self, trainer: BaseTrainer, network: Network, splits: Splits) -> None:
         """Write run.json, unfinished."""
         self.record = {
             "format": 1,
@@ -107,7 +107,7 @@ class Run:
             "finished": None,
             "model": describe_model(self.recipe, network),
             "data": describe_data(self.recipe, splits),
-            "training": describe_training(trainer),
+            "training": describe_training(self.recipe, trainer),
             "versions": versions(),
             "code_sha256": code_sha256(),
         }
@@ -127,7 +127,7 @@ class Run:
             )
             warn_of_small_images(splits, network)
 
-    def save_model(self, trainer: FoodTrainer) -> None:
+    def save_model(self, trainer: BaseTrainer) -> None:
         """Write model/ under a temporary name, then move it."""
         temporary, final = self.folder / ".model", self.folder / "model"
         trainer.save_model(str(temporary))
@@ -162,7 +162,7 @@ class Run:
             function(*args)
         PartialState().wait_for_everyone()
 
-    def finish(self, trainer: FoodTrainer) -> None:
+    def finish(self, trainer: BaseTrainer) -> None:
         """Complete run.json: what was selected, how long it took."""
         self.record["selection"] = describe_selection(trainer)
         history = trainer.state.log_history
@@ -175,7 +175,7 @@ class Run:
             "stopped_early": trainer.state.global_step < trainer.state.max_steps,
             "probe": (probe := probe_result(self.folder)),
         }
-        if self.recipe.training.tune == "linear_probe":
+        if self.recipe.method.tune == "linear_probe":
             self.record["training"]["learning_rate"] = probe["scaled_learning_rate"]
         self.record["seconds"] = {**self.seconds, "total": round(sum(self.seconds.values()), 2)}
         self.record["finished"] = now()

@@ -15,6 +15,7 @@ from training.config.keys import REMOVED, TAKEN_AWAY
 from training.config.packaged import packaged_recipes
 from training.config.recipe import parse_recipe
 from training.engine.arguments import check_world_size
+from training.engine.training_arguments import FineTuningArguments
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_null_on_the_command_line_takes_back_the_file(parse):
     text = "ema_decay: 0.99\nimage_size: 64\nearly_stopping_patience: 3\nlearning_rate: 1e-3\n"
     words = ["--ema_decay", "null", "--image_size=null", "--early-stopping-patience", "null"]
     recipe = parse(text, *words, "--learning_rate=null", "--seed", "3")
-    assert (recipe.training.ema_decay, recipe.model.image_size) == (None, None)
+    assert (recipe.extensions.ema_decay, recipe.model.image_size) == (None, None)
     assert recipe.values["ema_decay"] is None and recipe.training.seed == 3
     assert recipe.training.early_stopping_patience is None
     assert recipe.training.learning_rate == TrainingArguments.learning_rate
@@ -311,8 +312,8 @@ def test_an_odd_batch_cannot_be_mixed(parse, refused, key):
 
 def test_augmentation_is_off_unless_asked_for(parse):
     plain = ["crop_scale", "horizontal_flip", "reduced_decoding"]
-    assert list(parse("").training.augmentation().in_force()) == plain
-    some = parse("mixup: 0.8\nauto_augment: randaugment\n").training.augmentation().in_force()
+    assert list(parse("").augmentation.in_force()) == plain
+    some = parse("mixup: 0.8\nauto_augment: randaugment\n").augmentation.in_force()
     more = ["auto_augment", "randaugment_num_ops", "randaugment_magnitude", "mixup"]
     assert list(some) == [*plain, *more, "mix_probability"]
     assert parse("mixup: 0.8").values["cutmix"] == 0  # the resolved recipe lists every key
@@ -386,7 +387,7 @@ def test_a_launcher_that_torch_does_not_see_is_refused(monkeypatch):
     monkeypatch.setattr(TrainingArguments, "n_gpu", 0)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="the launcher started 2 processes"):
-        config.FineTuningArguments(output_dir="unused")
+        FineTuningArguments(output_dir="unused")
 
 
 def test_parsing_leaves_no_folder(parse, tmp_path, monkeypatch):

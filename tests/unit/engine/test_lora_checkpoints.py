@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """LoRA's checkpoints: what they hold, an exact resume, the best of them, and what is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -10,8 +12,9 @@ from torch import nn
 from tests.unit.adapted import LORA, adapted, same, shake, trained_names, weights
 from tests.unit.toys import score_as, tiny_network
 from training.common.errors import UserError
+from training.engine.checkpoints import LORA_WEIGHTS
 from training.engine.extensions.averaging import TRAINED_WEIGHTS
-from training.engine.lora import LORA_WEIGHTS, Adapters
+from training.engine.lora import LoRA
 
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9,
               "eval_strategy": "steps", "eval_steps": 1}  # fmt: skip
@@ -54,7 +57,7 @@ def test_buffers_are_in_a_checkpoint(tmp_path):
     """BatchNorm's statistics move though its weights are frozen."""
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).requires_grad_(False)
     model[2].requires_grad_(True)
-    state = Adapters(model, None).state()
+    state = LoRA(SimpleNamespace(model=model), None).state()
     buffers = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
     assert set(state) == buffers | {"2.weight", "2.bias"}
 

@@ -15,7 +15,7 @@ from transformers import DeiTConfig, DeiTForImageClassification
 from tests.unit.toys import LABELS, TINY_VIT, tiny_network
 from training.common.errors import UserError
 from training.engine.callbacks import EpochCallback, clock, finite
-from training.engine.loss import training_loss
+from training.engine.loss import Criterion
 from training.engine.method import load_weights
 from training.engine.trainer import FoodTrainer
 from training.evaluation.scoring import score
@@ -198,14 +198,20 @@ def test_mixed_labels_leave_a_network_of_one_label(trainer_for, tmp_path):
 
 
 def test_what_is_for_training_only_leaves_the_score_alone(trainer_for):
-    trainer = trainer_for(loss="generalized_cross_entropy", gce_q=0.5, label_smoothing_factor=0.1)
-    inputs = {"pixel_values": torch.randn(6, 3, 32, 32), "labels": torch.arange(6) % 3}
-    model, mixed = trainer.model, {**inputs, "own_share": torch.full((6,), 0.25)}
-    logits = model.eval()(pixel_values=inputs["pixel_values"]).logits
+    keys = {"loss": "generalized_cross_entropy", "gce_q": 0.5, "label_smoothing_factor": 0.1}
+    trainer = trainer_for(mixup=1.0, **keys)
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    inputs = {"pixel_values": images, "labels": torch.arange(6) % 3}
+    drawn = {"mix_lambda": torch.ones(6), "mix_box": torch.zeros(6, 4, dtype=torch.int64)}
+    model = trainer.model
+    pixels = trainer.network.preprocessing.normalize(images)
+    logits = model.eval()(pixel_values=pixels).logits
     plain = torch.nn.functional.cross_entropy(logits, inputs["labels"])
     assert trainer.compute_loss(model, inputs).item() == pytest.approx(plain.item())
-    expected = training_loss(logits, inputs["labels"], mixed["own_share"], smoothing=0.1, q=0.5)
-    assert trainer.compute_loss(model.train(), mixed).item() == pytest.approx(expected.item())
+    expected = Criterion(smoothing=0.1, q=0.5)(logits, inputs["labels"])
+    assert trainer.compute_loss(model.train(), {**inputs, **drawn}).item() == pytest.approx(
+        expected.item()
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(trainer_for, monkeypatch):

@@ -19,7 +19,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from inference import food_classification
 from inference.food_classification import Preprocessing
-from tests.unit.toys import LABELS, jpeg, tiny_arguments, tiny_network
+from tests.unit.toys import LABELS, jpeg, tiny_network, tiny_settings
 from training.common import machine
 from training.common.errors import UserError
 from training.data import array_store
@@ -365,7 +365,7 @@ def test_the_selection_slice_is_scored_from_the_cache_without_workers(tmp_path):
     scores = []
     for cache_gb in (0.0, 1.0):
         values = {"dataloader_num_workers": 1, "per_device_eval_batch_size": 4, "seed": 3}
-        arguments = tiny_arguments(tmp_path / str(cache_gb), **values)
+        arguments = tiny_settings(tmp_path / str(cache_gb), **values)
         trainer = build_trainer(tiny_network(), splits, arguments, cache_gb)
         loader = trainer.get_eval_dataloader()
         assert loader.num_workers == (0 if cache_gb else 1)

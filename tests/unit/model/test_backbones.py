@@ -12,7 +12,7 @@ from torch import nn
 from transformers import pipeline
 
 from tests.unit.backbones import BACKBONES, save_backbone
-from tests.unit.toys import LABELS, tiny_arguments, train, write_recipe
+from tests.unit.toys import LABELS, tiny_settings, train, write_recipe
 from training.common.errors import UserError
 from training.compare.runs import compare_runs
 from training.compare.text import render
@@ -124,7 +124,7 @@ def test_a_distilled_deit_is_trained_and_scored(tmp_path, splits):
     kind = "DeiTForImageClassificationWithTeacher"
     network = network_of(save_backbone(tmp_path / "deit", "deit", OTHERS, architecture=kind))
     before = [head.weight.detach().clone() for head in heads_of(network.model)]
-    trainer = build_trainer(network, splits, tiny_arguments(tmp_path / "run", num_train_epochs=1))
+    trainer = build_trainer(network, splits, tiny_settings(tmp_path / "run", num_train_epochs=1))
     trainer.train()
     assert 0 <= trainer.evaluate()["eval_top1"] <= 1
     after = [head.weight for head in heads_of(network.model)]
@@ -207,7 +207,7 @@ def test_batch_statistics_are_averaged_and_resumed(checkpoints, splits, tmp_path
 
     def trained(folder: str, checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
         values = {"ema_decay": 0.5, "load_best_model_at_end": False, "save_strategy": "steps"}
-        arguments = tiny_arguments(tmp_path / folder, save_steps=1, save_total_limit=9, **values)
+        arguments = tiny_settings(tmp_path / folder, save_steps=1, save_total_limit=9, **values)
         network = network_of(checkpoints["resnet"])
         trainer = build_trainer(network, splits, arguments)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))

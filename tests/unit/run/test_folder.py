@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.toys import (
-    tiny_arguments,
     tiny_network,
+    tiny_settings,
     train,
     write_image_folder,
     write_recipe,
@@ -272,7 +272,7 @@ def trainer_for_selection(tmp_path):
     def trainer_for_selection(**values: object) -> FoodTrainer:
         root = write_image_folder(tmp_path / "dishes", train=4, validation=1)
         splits = load_splits(DataArguments(dataset=str(root), selection_fraction=0.25))
-        return build_trainer(tiny_network(), splits, tiny_arguments(tmp_path / "run", **values))
+        return build_trainer(tiny_network(), splits, tiny_settings(tmp_path / "run", **values))
 
     return trainer_for_selection
 

@@ -9,12 +9,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.unit.toys import score_as, tiny_arguments, tiny_network
+from tests.unit.toys import score_as, tiny_network, tiny_settings
 from training.common.errors import UserError
-from training.engine.extensions.averaging import TRAINED_WEIGHTS, WeightAverage, warmed_up
+from training.engine.extensions.averaging import MovingAverage, WeightAverage, warmed_up
 from training.engine.method import load_weights
 from training.engine.trainer import FoodTrainer
 from training.engine.wiring import build_trainer
+
+TRAINED_WEIGHTS = MovingAverage.file
 
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9,
               "eval_strategy": "steps", "eval_steps": 1}  # fmt: skip
@@ -24,7 +26,7 @@ LAST = {**EVERY_STEP, "eval_strategy": "no", "load_best_model_at_end": False}
 @pytest.fixture
 def trainer_for(splits, tmp_path):
     def trainer_for(name: str = "run", seed: int = 0, **values: object) -> FoodTrainer:
-        arguments = tiny_arguments(tmp_path / name, **{"ema_decay": 0.5, **values})
+        arguments = tiny_settings(tmp_path / name, **{"ema_decay": 0.5, **values})
         return build_trainer(tiny_network(seed=seed), splits, arguments)
 
     return trainer_for
@@ -110,7 +112,7 @@ def test_the_weights_go_on_training_as_without_an_average(trainer_for, tmp_path)
         assert all(torch.allclose(kept[name], average[name], atol=1e-6) for name in average)
     assert not torch.allclose(kept["classifier.weight"], trained["classifier.weight"], atol=1e-5)
     # Without a best checkpoint to load, the model ends with the last average.
-    assert same(weights(trainer.model), kept) and trainer.average is None
+    assert same(weights(trainer.model), kept) and not trainer.active
     assert not (tmp_path / "plain" / "checkpoint-4" / TRAINED_WEIGHTS).exists()
 
 
