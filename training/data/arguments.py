@@ -13,7 +13,7 @@ class DataArguments:
 
     dataset: str = key(
         "ethz/food101",
-        "Hub id, local folder or parquet file(s), or `sample` for the drawn dishes",
+        "Hub id, local folder or parquet file(s), or `sample`, drawn dishes",
         usual=True,
     )
     dataset_revision: str | None = key(None, "commit, tag or branch")
@@ -38,7 +38,7 @@ class DataArguments:
     )
     train_short_side: int | None = key(
         None,
-        "train on images reduced to this short side, from a cache made once (`food101 cache`)",
+        "train on images reduced to this short side (see `food101 cache`)",
         at_least=1,
         give="a number of pixels",
         usual=True,
@@ -48,7 +48,6 @@ class DataArguments:
         "limit of decoded evaluation images and a probe's features on disk",
         at_least=0,
         give="GB, or 0 for no cache",
-        usual=True,
     )
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ class LossArguments:
 
     loss: str = key(
         "cross_entropy",
-        "generalized_cross_entropy is for noisy labels (arXiv:1805.07836)",
+        "the second one is for noisy labels (arXiv:1805.07836)",
         choices=LOSSES,
         usual=True,
     )
@@ -49,8 +49,7 @@ class MethodArguments:
 
     tune: str = key(
         "full",
-        "all weights, a head on frozen features, first the one and then the other (arXiv:2202.10054), "
-        "or low-rank updates (arXiv:2106.09685)",
+        "which weights (LoRA: arXiv:2106.09685; probe, then all: arXiv:2202.10054)",
         choices=METHODS,
         usual=True,
     )
@@ -63,7 +62,6 @@ class MethodArguments:
         above=0,
         below=MAX_RATE,
         give=f"a number above 0, below {MAX_RATE:,.0f}",
-        usual=True,
     )
     lora_dropout: float = key(
         0.0,
@@ -74,7 +72,6 @@ class MethodArguments:
     lora_target_modules: list[str] = key(
         ["q_proj", "v_proj"],
         "last names of the linear layers that are adapted; the head is trained in full",
-        usual=True,
     )
 
     def __post_init__(self) -> None:
@@ -95,7 +92,7 @@ class ExtensionArguments:
 
     layer_decay: float = key(
         1.0,
-        "learning rate of each ViT block as a share of the next one's (BEiT, arXiv:2106.08254)",
+        "learning rate of a ViT block as a share of the next one's (BEiT, arXiv:2106.08254)",
         above=0,
         at_most=1,
         note=" (0.65 to 0.9 is usual)",
@@ -113,8 +110,8 @@ class ExtensionArguments:
     )
     ema_decay: float | None = key(
         None,
-        "score and keep a moving average of the weights, warmed up as in "
-        "tf.train.ExponentialMovingAverage",
+        "score and keep a moving average of the weights (warmed up as in "
+        "tf.train.ExponentialMovingAverage)",
         above=0,
         below=1,
         note=" (0.999 is usual), or leave it out",
@@ -123,7 +120,7 @@ class ExtensionArguments:
     )
     average_last: int | None = key(
         None,
-        "score and keep the equal-weight mean of the weights at the last k scorings (arXiv:1803.05407)",
+        "score and keep the mean of the weights at the last k scorings (arXiv:1803.05407)",
         at_least=2,
         note=", or leave it out",
         card="mean of the weights at the last {} scorings",
@@ -157,7 +154,7 @@ class TrainerKeys:
     )
     per_device_train_batch_size: int | None = key(
         None,
-        "images at once on one device, at most; the rest is accumulated. null is no accumulation",
+        "images at once on one device; the rest is accumulated",
         usual=True,
     )
     per_device_eval_batch_size: int | None = key(
@@ -189,7 +186,7 @@ class TrainerKeys:
     )
     label_smoothing_factor: float = key(0.0, "label smoothing", at_least=0, below=1)
     seed: int = key(42, "seed of the first weights", usual=True)
-    data_seed: int | None = key(0, "seed of order, crops and flips; null is seed", usual=True)
+    data_seed: int | None = key(0, "seed of order, crops and flips; null is seed")
     eval_strategy: str = key("epoch", "when to score the selection slice: no, steps or epoch")
     save_strategy: str = key("epoch", "when to write a checkpoint: no, steps, epoch or best")
     save_total_limit: int | None = key(2, "checkpoints kept; the best stays")

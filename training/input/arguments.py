@@ -25,7 +25,7 @@ class Augmentation:
 
     crop_scale: list[float] = key(
         [0.08, 1.0],
-        "area range of the random resized crop, whose aspect ratio is 3/4 to 4/3 (Inception's)",
+        "area range of the random resized crop (aspect ratio 3/4 to 4/3, Inception's)",
         usual=True,
     )
     horizontal_flip: float = key(
@@ -38,7 +38,7 @@ class Augmentation:
     )
     auto_augment: str = key(
         "off",
-        "a policy of operations: RandAugment (arXiv:1909.13719), TrivialAugment (2103.10158)",
+        "a policy of operations (RandAugment: arXiv:1909.13719; TrivialAugment: 2103.10158)",
         choices=AUTO_AUGMENT,
         usual=True,
     )
@@ -63,7 +63,6 @@ class Augmentation:
         at_least=0,
         at_most=10,
         give="a number from 0 to 10; 0 is off",
-        usual=True,
     )
     random_erasing: float = key(
         0.0,

@@ -20,9 +20,7 @@ class ModelArguments:
         None, "Hub id or folder to start from; null trains a ViT from scratch", usual=True
     )
     model_revision: str | None = key(None, "commit, tag or branch")
-    model_config: str | None = key(
-        None, "ViTConfig values for training from scratch, as a mapping", usual=True
-    )
+    model_config: str | None = key(None, "ViTConfig values for training from scratch, as a mapping")
     image_size: int | None = key(
         None,
         "pixels a side; null is the checkpoint's, or 224 from scratch",
@@ -36,14 +34,12 @@ class ModelArguments:
         at_least=0,
         at_most=1,
         card="new head's first weights times {}",
-        usual=True,
     )
     weight_init: str = key(
         "normal",
         "first weights of a ViT from scratch: as transformers draws them, or with attention and "
         "positions as they look after pretraining (mimetic, arXiv:2305.09828)",
         choices=WEIGHT_INIT,
-        usual=True,
     )
 
     def __post_init__(self) -> None:

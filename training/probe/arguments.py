@@ -22,14 +22,12 @@ class ProbeArguments:
         above=0,
         below=MAX_RATE,
         give=f"numbers above 0, below {MAX_RATE:,.0f}, as 0.01 0.1",
-        usual=True,
     )
     probe_epochs: float = key(
         10.0,
         "passes over the features before probe_then_full goes on",
         above=0,
         give="a number above 0",
-        usual=True,
     )
 
     def __post_init__(self) -> None:

@@ -14,8 +14,7 @@ from training.config import recipe as config
 from training.config.keys import REMOVED, TAKEN_AWAY
 from training.config.packaged import packaged_recipes
 from training.config.recipe import parse_recipe
-from training.engine.arguments import check_world_size
-from training.engine.training_arguments import FineTuningArguments
+from training.engine.training_arguments import FineTuningArguments, check_world_size
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from training.common.errors import UserError
 from training.config.recipe import parse_recipe
 from training.engine.lora import LoRA as Method
 from training.engine.lora import add_adapters, count_parameters, find_layers
-from training.engine.trainer import FoodTrainer
+from training.engine.trainer import BaseTrainer, FoodTrainer
 from training.engine.wiring import build_trainer
 from training.model.head import heads_of
 from training.model.network import load_network
@@ -94,7 +94,8 @@ def test_a_convnext_with_its_own_names(splits, tmp_path):
         UserError, match="has 'q_proj', 'v_proj', and ConvNext.*give some of pwconv1"
     ):
         build_trainer(network, splits, args)
-    args.lora_target_modules = ["pwconv1", "pwconv2"]
+    names = ["pwconv1", "pwconv2"]
+    args = tiny_settings(tmp_path, **LORA, **NO_CHECKPOINTS, lora_target_modules=names)
     trainer = build_trainer(network, splits, args)
     before = {n.replace(".base_layer", ""): v for n, v in weights(model).items()}
     trainer.train()
@@ -163,7 +164,7 @@ def test_merged_is_the_update_added_to_its_matrix(tmp_path):
     shake(model)
     before, plain = weights(model), tiny_network().model
     scores = model.eval()(pixel_values=pixels()).logits.softmax(-1)
-    adapters.merge()
+    adapters.finish()
     after = weights(model)
     assert list(after) == list(plain.state_dict())
     for name, value in after.items():
@@ -325,11 +326,10 @@ def test_reentrant_checkpointing_is_refused(trainer_for):
                     gradient_checkpointing_kwargs={"use_reentrant": True})  # fmt: skip
 
 
-def test_shards_are_refused(trainer_for):
-    trainer = trainer_for(**LORA)
-    trainer.is_fsdp_enabled = True
+def test_shards_are_refused(trainer_for, monkeypatch):
+    monkeypatch.setattr(BaseTrainer, "is_sharded", True)
     with pytest.raises(UserError, match="tune is lora with FSDP or DeepSpeed"):
-        trainer._refuse_shards()
+        trainer_for(**LORA)
 
 
 # ---- what a recipe may say ----------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_what_makes_no_sense_is_one_line(recipe, words, message):
 
 def test_keys_of_lora_alone_are_refused_and_null_is_none_of_them(tmp_path):
     path = write_recipe(tmp_path / "r.yaml", lora_rank=None)
-    assert parse_recipe([str(path)]).training.tune == "full"
+    assert parse_recipe([str(path)]).method.tune == "full"
     with pytest.raises(UserError, match="lora_dropout with tune full does nothing"):
         parse_recipe([str(path), "--lora_dropout=0.1"])
 

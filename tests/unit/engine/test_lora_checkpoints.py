@@ -13,7 +13,7 @@ from tests.unit.adapted import LORA, adapted, same, shake, trained_names, weight
 from tests.unit.toys import score_as, tiny_network
 from training.common.errors import UserError
 from training.engine.checkpoints import LORA_WEIGHTS
-from training.engine.extensions.averaging import TRAINED_WEIGHTS
+from training.engine.extensions.averaging import MovingAverage
 from training.engine.lora import LoRA
 
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9,
@@ -29,7 +29,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_for, tmp_pat
     whole = trainer_for("whole", **values)
     whole.train()
     assert whole.state.global_step == 6
-    files = [LORA_WEIGHTS, *([TRAINED_WEIGHTS] if ema_decay else [])]
+    files = [LORA_WEIGHTS, *([MovingAverage.file] if ema_decay else [])]
     for checkpoint in (3, 4):
         resumed = trainer_for(f"from{checkpoint}", **values)
         shake(resumed.model)
@@ -39,7 +39,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_for, tmp_pat
             assert same(load_file(one / name), load_file(two / name)), (checkpoint, name)
         assert same(weights(whole.model), weights(resumed.model))
     if ema_decay:  # the average is another thing than what is trained
-        assert not same(load_file(one / LORA_WEIGHTS), load_file(one / TRAINED_WEIGHTS))
+        assert not same(load_file(one / LORA_WEIGHTS), load_file(one / MovingAverage.file))
 
 
 def test_a_checkpoint_is_the_adapters_and_the_head(trainer_for, tmp_path):

@@ -74,7 +74,7 @@ def test_load_weights_restores_every_tensor(trainer_for, tmp_path):
     assert set(load_file(checkpoint / "model.safetensors")) != set(trained)
     fresh = tiny_network(seed=9).model
     assert all(not torch.equal(v, trained[k]) for k, v in fresh.state_dict().items() if v.std() > 0)
-    load_weights(fresh, str(checkpoint))
+    load_weights(fresh, checkpoint)
     assert all(torch.equal(v, trained[k]) for k, v in fresh.state_dict().items())
 
 
@@ -82,16 +82,16 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
     model = tiny_network().model
     tiny_network(hidden_size=48).model.save_pretrained(tmp_path / "wider")
     with pytest.raises(UserError, match="wider is of another network: .*size mismatch"):
-        load_weights(model, str(tmp_path / "wider"))
+        load_weights(model, tmp_path / "wider")
     DeiTForImageClassification(DeiTConfig(**TINY_VIT, num_labels=3)).save_pretrained(
         tmp_path / "deit"
     )
     with pytest.raises(UserError, match=r"\['DeiTForImage\w+'\] and not ViTForImage"):
-        load_weights(model, str(tmp_path / "deit"))  # its encoder would be drawn at random
+        load_weights(model, tmp_path / "deit")  # its encoder would be drawn at random
     (tmp_path / "heads").mkdir()
     save_file({"weights.0": torch.zeros(3, 32)}, tmp_path / "heads" / "model.safetensors")
     with pytest.raises(UserError, match="heads holds no whole network .a linear probe's"):
-        load_weights(model, str(tmp_path / "heads"))
+        load_weights(model, tmp_path / "heads")
 
 
 def test_the_best_checkpoint_is_kept_and_not_the_last(trainer_for, monkeypatch):
@@ -172,10 +172,11 @@ def test_accumulated_batches_are_one_big_batch(trainer_for, optim, learning_rate
 
 def test_label_smoothing_is_for_training_only(trainer_for):
     trainer = trainer_for(label_smoothing_factor=0.2)
-    inputs = {"pixel_values": torch.randn(6, 3, 32, 32), "labels": torch.arange(6) % 3}
-    model = trainer.model
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    inputs = {"pixel_values": images, "labels": torch.arange(6) % 3}
+    model, pixels = trainer.model, trainer.network.preprocessing.normalize(images)
     plain = torch.nn.functional.cross_entropy(
-        model.eval()(pixel_values=inputs["pixel_values"]).logits, inputs["labels"]
+        model.eval()(pixel_values=pixels).logits, inputs["labels"]
     )
     assert trainer.compute_loss(model.eval(), inputs).item() == pytest.approx(plain.item())
     assert trainer.compute_loss(model.train(), inputs).item() != pytest.approx(plain.item())

@@ -27,6 +27,7 @@ from training.data.array_store import cache_folder
 from training.data.splits import Source, Split, Splits
 from training.engine.wiring import build_trainer
 from training.evaluation import scoring as evaluation
+from training.evaluation.report import evaluate_model
 from training.input import eval_images as pixel_cache
 from training.input.batch import collate
 from training.input.eval_images import CachedImages, EvalImages, cache_key, evaluation_images
@@ -348,7 +349,7 @@ def test_the_report_is_the_same_to_the_last_digit(tmp_path, seen_workers):
         part.save_pretrained(tmp_path / "model")
     found = []
     for cache_gb in (0, 1, 1):
-        report, logits = evaluation.evaluate_model(
+        report, logits = evaluate_model(
             tmp_path / "model", Source("dishes", "local", None), split,
             batch_size=4, num_workers=1, cache_gb=cache_gb,
         )  # fmt: skip

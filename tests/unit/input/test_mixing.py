@@ -28,7 +28,7 @@ from training.input.mixing import (
     own_share,
     partners,
 )
-from training.input.train_images import ERASING, MIXING, POLICY, TrainImages
+from training.input.train_images import POLICY, TrainImages
 
 N = 4000
 
@@ -253,6 +253,9 @@ def test_one_augmentation_leaves_the_draws_of_the_others(images):
 
 def test_no_two_kinds_share_their_random_numbers(images):
     chosen = images(seed=3)
-    first = [chosen._stream(1, 2, kind).random() for kind in (POLICY, ERASING, MIXING)]
+    first = [
+        chosen._stream(1, 2, kind).random()
+        for kind in (POLICY, DrawErasing.stream, DrawMixing.stream)
+    ]
     own = np.random.default_rng((3, 1, 2)).random()  # crop and flip
     assert len({own, *first}) == 4

@@ -16,7 +16,7 @@ from tests.unit.toys import LABELS, tiny_settings, train, write_recipe
 from training.common.errors import UserError
 from training.compare.runs import compare_runs
 from training.compare.text import render
-from training.engine.extensions.averaging import TRAINED_WEIGHTS
+from training.engine.extensions.averaging import MovingAverage
 from training.engine.extensions.drop_path import add_drop_path
 from training.engine.extensions.layer_decay import layer_ids
 from training.engine.trainer import FoodTrainer
@@ -216,7 +216,7 @@ def test_batch_statistics_are_averaged_and_resumed(checkpoints, splits, tmp_path
     whole = trained("whole")
     resumed = trained("resumed", tmp_path / "whole" / "checkpoint-2")
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
-    last = load_file(tmp_path / "whole" / "checkpoint-4" / TRAINED_WEIGHTS)
+    last = load_file(tmp_path / "whole" / "checkpoint-4" / MovingAverage.file)
     counts = [key for key in last if key.endswith("num_batches_tracked")]
     assert counts and all(int(last[key]) == int(whole[key]) == 4 for key in counts)
     means = [key for key in last if key.endswith("running_mean")]

@@ -2,7 +2,6 @@
 """The moving average of the weights: its values, what is scored and kept, and the resume."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from tests.unit.toys import score_as, tiny_network, tiny_settings
 from training.common.errors import UserError
 from training.engine.extensions.averaging import MovingAverage, WeightAverage, warmed_up
 from training.engine.method import load_weights
-from training.engine.trainer import FoodTrainer
+from training.engine.trainer import BaseTrainer, FoodTrainer
 from training.engine.wiring import build_trainer
 
 TRAINED_WEIGHTS = MovingAverage.file
@@ -43,7 +42,7 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 def averaged(folder: Path) -> dict[str, torch.Tensor]:
     """What `from_pretrained` of a checkpoint gives."""
     model = tiny_network(seed=9).model
-    load_weights(model, str(folder))
+    load_weights(model, folder)
     return weights(model)
 
 
@@ -153,8 +152,8 @@ def test_a_checkpoint_of_the_other_kind_is_refused(trainer_for, tmp_path, before
         )
 
 
-@pytest.mark.parametrize("key", ["is_fsdp_enabled", "is_deepspeed_enabled"])
-def test_an_average_of_parts_is_refused(key):
-    trainer = {"adapters": None, "is_fsdp_enabled": False, "is_deepspeed_enabled": False, key: True}
+def test_an_average_of_parts_is_refused(trainer_for, monkeypatch):
+    monkeypatch.setattr(BaseTrainer, "is_sharded", True)
     with pytest.raises(UserError, match="ema_decay 0.9 with FSDP or DeepSpeed"):
-        FoodTrainer._refuse_shards(SimpleNamespace(**trainer, args=SimpleNamespace(ema_decay=0.9)))
+        trainer_for(ema_decay=0.9)
+    trainer_for(ema_decay=None)
