@@ -1,4 +1,4 @@
-"""Bytes -> uint8 crop in the workers; the rest for the whole batch on the device.
+"""Encoded bytes to a uint8 crop in the workers; the rest is for the whole batch on the device.
 
 On the device an image is flipped, normalised, erased, mixed, in this order. RandAugment,
 TrivialAugment and colour jitter belong to Pillow, so they are done on the crop in the worker.
@@ -43,13 +43,14 @@ class Draw(Protocol):
 
 
 class TrainImages(torch.utils.data.Dataset):
-    """key -> {"pixel_values": uint8 (3, height, width), "labels": int, "flip": bool}, and the draws.
+    """Training images that are decoded, cropped and augmented by the random numbers of their key.
 
-    `key = epoch * len(dataset) + position`, as `EpochSampler` makes them.
+    key -> {"pixel_values": uint8 (3, height, width), "labels": int, "flip": bool}, and what `draws`
+    put beside it. `key = epoch * len(dataset) + position`, as `EpochSampler` makes them.
 
     Args:
         dataset: encoded images and labels.
-        seed: together with epoch and position it decides everything that is drawn.
+        seed: decides, with epoch and position, everything that is drawn.
         draws: what is drawn beside crop, flip, policy and jitter.
     """
 
@@ -141,10 +142,17 @@ class TrainImages(torch.utils.data.Dataset):
 def random_resized_crop(
     height: int, width: int, scale: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a crop; the law of torchvision's RandomResizedCrop.
+    """Draw the box of a crop by the law of torchvision's RandomResizedCrop.
 
     Ten tries at a uniform share of the area and a log-uniform aspect ratio between 3/4 and 4/3,
     then the largest central crop within that ratio (Szegedy et al. 2015, arXiv:1409.4842).
+
+    Args:
+        height: of the whole image, in pixels, as `width`.
+        scale: least and greatest share of the area, 0 to 1.
+
+    Returns:
+        (top, left, height, width) in pixels.
     """
     low, high = 3 / 4, 4 / 3
     for _ in range(10):
