@@ -77,12 +77,13 @@ def _classes() -> dict[str, tuple[Any, ...]]:
 
 def _room(title: str, kinds: tuple[Any, ...], every_key: bool) -> str:
     from training.common.arguments import default_of
+    from training.config.keys import TAKEN_AWAY
 
     lines = [title]
     for kind in kinds:
         for field in dataclasses.fields(kind):
             key = field.metadata["key"]
-            if key.usual or every_key:
+            if key.usual or (every_key and field.name not in TAKEN_AWAY):
                 # On one screen: what stands in brackets is for who reads everything.
                 text = key.help if every_key else re.sub(r" \([^)]*\)", "", key.help)
                 lines.append(_line(field.name, text, default_of(field), key.words()))

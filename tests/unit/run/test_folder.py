@@ -324,4 +324,4 @@ def test_a_folder_that_another_process_uses(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "in use by another process" in done.stdout, done.stderr
     held.release()
-    lock_folder(tmp_path).release()
+    lock_run(tmp_path).release()
