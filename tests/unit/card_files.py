@@ -40,11 +40,22 @@ RUN = {
                   "best_epoch": 9.0},
     "versions": VERSIONS, "code_sha256": DIGEST,
 }  # fmt: skip
+METRICS = {
+    "top1": {"name": "Top-1 accuracy", "value": 0.896436, "interval": [0.8926, 0.9001],
+             "unit": "share", "hub_type": "accuracy", "less_is_better": False},
+    "top5": {"name": "Top-5 accuracy", "value": 0.98, "interval": [0.9782, 0.9817],
+             "unit": "share", "hub_type": "top_5_accuracy", "less_is_better": False},
+    "macro_f1": {"name": "Macro F1", "value": 0.896, "interval": None,
+                 "unit": "share", "hub_type": "f1", "less_is_better": False},
+    "nll": {"name": "Negative log-likelihood", "value": 0.41234, "interval": None,
+            "unit": "nats per image", "hub_type": "nll", "less_is_better": True},
+    "ece": {"name": "Expected calibration error", "value": 0.0231, "interval": None,
+            "unit": "share", "hub_type": "ece", "less_is_better": True},
+}  # fmt: skip
 EVALUATION = {
-    "format": 1, "dataset": "ethz/food101", "source": "hub", "dataset_revision": COMMIT,
+    "format": 2, "dataset": "ethz/food101", "source": "hub", "dataset_revision": COMMIT,
     "dataset_fingerprint": DIGEST, "split": "validation", "n": 25250, "left_out": 0,
-    "metrics": {"top1": 0.896436, "top5": 0.98, "macro_f1": 0.896, "nll": 0.41234, "ece": 0.0231},
-    "intervals": {"top1": [0.8926, 0.9001], "top5": [0.9782, 0.9817]},
+    "metrics": METRICS,
     "interval_method": "Wilson score, 95 %",
     "per_class": [
         {"label": "nan", "n": 20000, "recall": 0.95, "precision": 0.9, "f1": 0.92},
@@ -62,6 +73,20 @@ EVALUATION = {
     "seconds": 12.3, "images_per_second": 100.0, "versions": VERSIONS,
     "created": "2026-11-22T21:12:00Z",
 }  # fmt: skip
+
+# The same two keys as format 1 had them; nothing else differs.
+METRICS_1 = {
+    "metrics": {"top1": 0.896436, "top5": 0.98, "macro_f1": 0.896, "nll": 0.41234, "ece": 0.0231},
+    "intervals": {"top1": [0.8926, 0.9001], "top5": [0.9782, 0.9817]},
+}
+
+
+def format_1(evaluation=EVALUATION):
+    """A copy of an evaluation as the first version wrote it, its metrics those of `METRICS_1`."""
+    old = {}
+    for key, value in copy.deepcopy(evaluation).items():
+        old |= copy.deepcopy(METRICS_1) if key == "metrics" else {key: value}
+    return old | {"format": 1}
 
 
 def files(kind="hub"):
