@@ -1,6 +1,9 @@
 """What a run and its evaluation leave behind, for the tests of the card."""
 
 import copy
+import json
+
+from model_card.facts import CardFacts
 
 DIGEST, COMMIT = "ab12" * 16, "0123456789abcdef0123456789abcdef01234567"
 LABELS = ["cheesecake", "cheese_plate", "nan"]  # not sorted; the last one is also a Python word
@@ -100,3 +103,9 @@ def files(kind="hub"):
         scratch = {"id": None, "revision": None, "license": None, "weight_init": "normal"}
         both["run"]["model"] |= scratch
     return both
+
+
+def facts_of(both):
+    """The facts on the card, after the way through JSON text."""
+    both = json.loads(json.dumps(both))
+    return CardFacts.from_json(both["run"], both["evaluation"])
