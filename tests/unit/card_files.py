@@ -77,7 +77,7 @@ EVALUATION = {
     "created": "2026-11-22T21:12:00Z",
 }  # fmt: skip
 
-# The same two keys as format 1 had them; nothing else differs.
+# The same as format 1 had it, under two keys; nothing else differs.
 METRICS_1 = {
     "metrics": {"top1": 0.896436, "top5": 0.98, "macro_f1": 0.896, "nll": 0.41234, "ece": 0.0231},
     "intervals": {"top1": [0.8926, 0.9001], "top5": [0.9782, 0.9817]},
@@ -85,10 +85,15 @@ METRICS_1 = {
 
 
 def format_1(evaluation=EVALUATION):
-    """A copy of an evaluation as the first version wrote it, its metrics those of `METRICS_1`."""
+    """A copy of an evaluation as the first version wrote it."""
+    metrics = evaluation["metrics"].items()
     old = {}
     for key, value in copy.deepcopy(evaluation).items():
-        old |= copy.deepcopy(METRICS_1) if key == "metrics" else {key: value}
+        old[key] = value
+        if key == "metrics":
+            old["metrics"] = {name: metric["value"] for name, metric in metrics}
+            intervals = {name: metric["interval"] for name, metric in metrics}
+            old["intervals"] = {name: list(pair) for name, pair in intervals.items() if pair}
     return old | {"format": 1}
 
 

@@ -5,13 +5,14 @@ import json
 
 import pytest
 
-from tests.unit.card_files import EVALUATION, format_1
+from tests.unit.card_files import EVALUATION, METRICS_1, format_1
 from training.common.errors import UserError
 from training.evaluation.formats import FORMAT, in_format_2, read_evaluation
 
 
 def test_format_1_becomes_format_2():
     old = format_1()
+    assert {key: old[key] for key in METRICS_1} == METRICS_1
     before = json.dumps(old)
     upgraded = in_format_2(old)
     assert upgraded == EVALUATION and FORMAT == upgraded["format"] == 2
