@@ -97,7 +97,7 @@ class Loaders:
 
     def ours(self, reduced: str) -> DataLoader:
         rows = self.dataset.cast_column("image", Image(decode=False))
-        images = TrainImages(rows, self.preprocessing, Augmentation((0.08, 1.0), 0.5, reduced), 0)
+        images = TrainImages(rows, self.preprocessing, Augmentation([0.08, 1.0], 0.5, reduced), 0)
         sampler = EpochSampler(len(rows), self.options["batch_size"], seed=0)
         return DataLoader(images, sampler=sampler, collate_fn=collate, **self.options)
 

@@ -49,8 +49,10 @@ from gpu import (
 from machine import environment
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from training.engine.arguments import FineTuningArguments
+from training.engine.loss import Criterion
+from training.engine.method import WholeNetwork
 from training.engine.trainer import FoodTrainer
+from training.engine.training_arguments import FineTuningArguments
 from training.input.arguments import Augmentation
 from training.input.batch import EpochSampler, collate, to_model_input
 from training.input.train_images import TrainImages
@@ -242,14 +244,14 @@ def food_trainer(
         load_best_model_at_end=False,
         **options(args, batch, is_compiled, folder),
     )
-    augmentation = Augmentation((0.08, 1.0), 0.5, reduced)
+    augmentation = Augmentation([0.08, 1.0], 0.5, reduced)
     return FoodTrainer(
-        model=network.model,
+        network=network,
+        method=WholeNetwork(network),
+        criterion=Criterion(),
         args=arguments,
-        preprocessing=network.preprocessing,
         sampler=EpochSampler(len(rows), batch, seed=0),
         train_dataset=TrainImages(rows, network.preprocessing, augmentation, seed=0),
-        data_collator=collate,
     )
 
 

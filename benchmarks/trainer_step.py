@@ -23,8 +23,10 @@ from common import TOY, VIT_TI, Group, build, clocks, parser, report, since
 from machine import environment
 from transformers import TrainerCallback
 
-from training.engine.arguments import FineTuningArguments
+from training.engine.loss import Criterion
+from training.engine.method import WholeNetwork
 from training.engine.trainer import FoodTrainer
+from training.engine.training_arguments import FineTuningArguments
 from training.input.batch import EpochSampler, collate, to_model_input
 
 PEER = "bare torch loop"
@@ -150,12 +152,12 @@ def make_trainer(network: Any, folder: str, batch: int, block: int, rounds: int)
         report_to=["none"],
     )
     return FoodTrainer(
-        model=network.model,
+        network=network,
+        method=WholeNetwork(network),
+        criterion=Criterion(),
         args=arguments,
-        preprocessing=network.preprocessing,
         sampler=EpochSampler(len(items), batch, seed=0),
         train_dataset=items,
-        data_collator=collate,
     )
 
 

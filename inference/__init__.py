@@ -1,1 +1,1 @@
-"""What a user of a published model runs. Imports nothing from `training` or `model_card`."""
+"""What a user of a published model runs: knows neither `training` nor `model_card`; `apps` does."""

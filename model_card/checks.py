@@ -131,6 +131,13 @@ def texts(value: Any) -> tuple[str, ...]:
     return tuple(text(item) for item in value)
 
 
+def said(value: Any) -> tuple[str, ...]:
+    """Check any number of texts, none at all included."""
+    if not isinstance(value, list):
+        raise ValueError("a list of texts")
+    return tuple(text(item) for item in value)
+
+
 def pairs(value: Any) -> tuple[tuple[str, Any], ...]:
     """Turn an object into pairs (key, value) sorted by key, so that equal objects render equally."""
     if not isinstance(value, dict):

@@ -13,17 +13,19 @@ import sys
 def main(argv: list[str] | None = None) -> None:
     """Run one recipe; writes `output_dir` and nothing else.
 
+    Args:
+        argv: [RECIPE, --key, value, ...]; None takes the command line.
+
     Raises:
-        UserError: something a person can mend; see `training.console.exit_on_user_error`.
+        UserError: something a person can mend; see `training.run.console.exit_on_user_error`.
     """
     from training.config.recipe import parse_recipe
     from training.data.loading import load_splits
-    from training.engine.wiring import build_trainer
     from training.hub.release import release_run
     from training.model.create import build_network
-    from training.probe.phases import build_after_probe, build_probe, probe_first
     from training.run.console import report
     from training.run.folder import Run
+    from training.run.methods import build_trainer_of, run_first_phase
 
     recipe = parse_recipe(sys.argv[1:] if argv is None else argv)
     run = Run.open(recipe)
@@ -33,13 +35,9 @@ def main(argv: list[str] | None = None) -> None:
         splits = load_splits(recipe.data)
     with run.stage("model"):
         network = build_network(recipe.model, splits.label_names, recipe.training.seed)
-    builders = {"linear_probe": build_probe, "probe_then_full": build_after_probe}
-    build = builders.get(recipe.training.tune, build_trainer)
-    trainer = build(network, splits, recipe.training, recipe.data.eval_cache_gb)
+    trainer = build_trainer_of(recipe, network, splits)
     run.start(trainer, network, splits)
-    if recipe.training.tune == "probe_then_full":
-        with run.stage("probe"):
-            probe_first(run, network, splits)
+    run_first_phase(run, network, splits)
     with run.stage("train"):
         trainer.train(resume_from_checkpoint=run.checkpoint)
     run.save_model(trainer)

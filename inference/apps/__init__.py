@@ -1,0 +1,1 @@
+"""Programs around a released model: use the rooms of `training` that load it, know no run."""

@@ -130,6 +130,8 @@ def _length(facts: CardFacts) -> str:
 
 def _further(facts: CardFacts) -> str:
     """List what is not in plain fine-tuning, or "none"."""
+    if facts.further is not None:
+        return ", ".join(text.replace("|", "\\|") for text in facts.further) or "none"
     said = [
         (facts.layer_decay != 1, f"layer-wise learning-rate decay {facts.layer_decay:g}"),
         (facts.drop_path, f"stochastic depth up to {facts.drop_path:g}"),

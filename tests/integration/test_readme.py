@@ -51,7 +51,7 @@ def test_python_snippets_run_as_they_stand(real_run, tmp_path, snippet):
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_commands_parse(words):
-    from training.cli.main import _parser
+    from training.cli.main import make_parser
     from training.config.recipe import known_keys, read_recipe
 
     words = [word for word in words if "=" not in word or word.startswith("-")]
@@ -66,7 +66,7 @@ def test_commands_parse(words):
         if "--config_file" in words:
             assert (ROOT / words[words.index("--config_file") + 1]).is_file()
     else:
-        assert words[0] == "food101" and _parser().parse_args(words[1:])
+        assert words[0] == "food101" and make_parser().parse_args(words[1:])
 
 
 def test_named_files_exist():

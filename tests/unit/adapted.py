@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.unit.toys import tiny_arguments, tiny_network
-from training.engine.lora import Adapters, add_adapters
+from tests.unit.toys import tiny_network, tiny_settings
+from training.engine.lora import LoRA, add_adapters
 
 LORA = {"tune": "lora", "lora_rank": 4, "lora_alpha": 12.0, "learning_rate": 0.02}
 
 
-def adapted(tmp_path: Path, network: Any = None, **values: object) -> tuple[nn.Module, Adapters]:
-    model = (network or tiny_network()).model
-    return model, add_adapters(model, tiny_arguments(tmp_path, **{**LORA, **values}))
+def adapted(tmp_path: Path, network: Any = None, **values: object) -> tuple[nn.Module, LoRA]:
+    network = network or tiny_network()
+    return network.model, add_adapters(network, tiny_settings(tmp_path, **{**LORA, **values}))
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from inference.food_classification import (
     Preprocessing,
 )
 from tests.unit.pictures import LABELS, encode, photo, square
-from tests.unit.toys import jpeg, tiny_arguments, tiny_network, write_image_folder
+from tests.unit.toys import jpeg, tiny_network, tiny_settings, write_image_folder
 from training.data import reduced as cache
 from training.data import shards
 from training.data.arguments import DataArguments
@@ -84,8 +84,8 @@ def splits(tmp_path_factory) -> Splits:
 @pytest.fixture
 def trainer_for(splits, tmp_path):
     def trainer_for(name: str = "run", seed: int = 0, **values: object) -> FoodTrainer:
-        arguments = tiny_arguments(tmp_path / name, **values)
-        return build_trainer(tiny_network(seed=seed), splits, arguments)
+        settings = tiny_settings(tmp_path / name, **values)
+        return build_trainer(tiny_network(seed=seed), splits, settings)
 
     return trainer_for
 

@@ -25,14 +25,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": {"common", "inference"},
     "input": {"data", "common", "inference"},
     "evaluation": {"input", "data", "model", "common"},
-    "engine": {"evaluation", "input", "data", "model", "common", "inference"},
-    "hub": {"evaluation", "input", "data", "model", "common", "inference", "model_card"},
+    "engine": {"evaluation", "input", "data", "model", "common"},
+    "hub": {"evaluation", "input", "data", "model", "common", "model_card"},
     "inference.apps": {"model", "common", "inference"},
     "probe": {"engine", "evaluation", "input", "data", "model", "common"},
-    "config": {"engine", "input", "data", "model", "common"},
+    "config": {"probe", "engine", "input", "data", "model", "common"},
     "run": {"config", "probe", "engine", "evaluation", "data", "model", "common", "inference"},
     "compare": {"config", "evaluation", "model", "common"},
-    "train": {"run", "hub", "config", "data", "model", "common"},
+    "train": {"run", "hub", "config", "data", "model"},
     "cli": ANY,
 }
 

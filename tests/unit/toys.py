@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small things to train and test on: JPEGs, folders, recipes and networks."""
 
+import dataclasses
 import io
 import sys
 from pathlib import Path
@@ -87,12 +88,29 @@ def train(*argv: object) -> None:
         main(words)
 
 
-def tiny_arguments(output_dir: Path, **values: Any) -> Any:
-    """FineTuningArguments of the toy recipe."""
-    from training.engine.arguments import FineTuningArguments
+def tiny_settings(output_dir: Path, **values: Any) -> Any:
+    """Settings of the toy recipe; each of `values` goes to the class that has a key of its name."""
+    from training.engine.arguments import ExtensionArguments, LossArguments, MethodArguments
+    from training.engine.training_arguments import FineTuningArguments, Settings
+    from training.input.arguments import Augmentation
 
     recipe = {k: v for k, v in RECIPE.items() if k not in ("model_config", "selection_fraction")}
-    return FineTuningArguments(output_dir=str(output_dir), **{**recipe, **values})
+    left = {**recipe, **values, "output_dir": str(output_dir)}
+    made = {}
+    for name, kind in (
+        ("augmentation", Augmentation),
+        ("loss", LossArguments),
+        ("method", MethodArguments),
+        ("extensions", ExtensionArguments),
+    ):
+        own = {field.name for field in dataclasses.fields(kind)} & left.keys()
+        made[name] = kind(**{key: left.pop(key) for key in own})
+    return Settings(FineTuningArguments(**left), **made)
+
+
+def tiny_arguments(output_dir: Path, **values: Any) -> Any:
+    """FineTuningArguments of the toy recipe."""
+    return tiny_settings(output_dir, **values).training
 
 
 def tiny_network(labels: list[str] = LABELS, seed: int = 0, **config: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Errors, files, locks, progress lines and the machine: knows no image, no network and no run."""

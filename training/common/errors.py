@@ -2,4 +2,7 @@
 
 
 class UserError(Exception):
-    """One line that names the value and the cure; the entry points print it and exit with 2."""
+    """A mistake of the person at the keyboard: one line that names the value and the cure.
+
+    The entry points print the line and exit with 2; any other exception keeps its traceback.
+    """

@@ -1,4 +1,7 @@
-"""Files that a crash cannot leave half written."""
+"""Files that are written whole or not at all, and checksums.
+
+Imports the standard library only: the command line reads recipes before anything heavy is loaded.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,28 @@ from training.common.errors import UserError
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write to a temporary name beside `path`, then move. NaN is refused: it is not JSON."""
+    """Write `value` as JSON, as `write_text` does.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON does not have; nothing is written.
+    """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(path, text)
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 to a temporary name beside `path`, then move it: a crash leaves no half file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
 def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises:
+        UserError: the file is missing, or is not JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -33,6 +46,7 @@ def read_json(path: Path) -> Any:
 
 
 def sha256_file(path: Path) -> str:
+    """Compute the SHA-256 of a file's content, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What the Hub refuses, as one line with a cure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from training.common.errors import UserError
 
 @contextlib.contextmanager
 def translated_errors(repo_id: str) -> Iterator[None]:
-    """The Hub's refusals as one line with a cure."""
+    """Turn what huggingface_hub raises inside the `with` into a UserError about `repo_id`.
+
+    Raises:
+        UserError: the Hub refused or was not reached; what was raised is its cause.
+    """
     try:
         yield
     except (

@@ -1,4 +1,4 @@
-"""What this process may use of the machine."""
+"""What this process may use of the machine, and what is installed on it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,7 @@ from accelerate import PartialState
 
 from training import __version__
 
-
-def usable_cores() -> int:
-    """Cores, as the system counts them, that this process may run on; containers often limit them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def local_main_first() -> Iterator[None]:
-    """Local rank 0 does the work and fills the cache; the others wait, then read it."""
-    from accelerate import PartialState
-
-    with PartialState().local_main_process_first():
-        yield
-
-
 IMAGES_A_WORKER = 256  # fewer are decoded sooner than a process is started
-
-
-def num_decoders(num_images: int) -> int:
-    """Worker processes for decoding `num_images` once: every core, where it is worth their start."""
-    return min(usable_cores(), num_images // IMAGES_A_WORKER)
-
 
 LIBRARIES = (
     "torch",
@@ -51,15 +28,43 @@ LIBRARIES = (
 )
 
 
+def usable_cores() -> int:
+    """Count the cores that this process may run on: in a container often not all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def num_decoders(num_images: int) -> int:
+    """Choose how many worker processes decode `num_images` once.
+
+    There is one a core, or fewer where they would not be worth their start, or none.
+    """
+    return min(usable_cores(), num_images // IMAGES_A_WORKER)
+
+
+@contextlib.contextmanager
+def local_main_first() -> Iterator[None]:
+    """Let the first process of each machine do the work inside the `with` before the others.
+
+    It fills a cache, which they then read.
+    """
+    with PartialState().local_main_process_first():
+        yield
+
+
 def device_name() -> str:
+    """Name the device of this process: the GPU's product name, or `cpu`."""
     device = PartialState().device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def versions() -> dict[str, str]:
+    """List versions by name: `vit-food101`, `python`, and each of `LIBRARIES`."""
     installed = {name: version(name) for name in LIBRARIES}
     return {"vit-food101": __version__, "python": platform.python_version(), **installed}
 
 
 def now() -> str:
+    """Tell the time in UTC to the second, as `2025-01-31T12:00:00Z`."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""TODO."""
+"""How exactly float32 is computed on a GPU: in full, or rounded to TF32 where that is faster."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Iterator
 
 import torch
 
-# ---- TF32 ----------------------------------------------------------------------------------------
-
 
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Let float32 matmuls and convolutions be rounded to TF32 inside, or none of them.
+    """Let float32 matmuls and convolutions be rounded to TF32 inside the `with`, or none of them.
 
     torch itself allows it for convolutions (a ViT's patch embedding is one) and not for matmuls.
+    What was allowed before is restored at the end.
     """
     ops = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     before = [op.fp32_precision == "tf32" for op in ops]
@@ -36,6 +35,6 @@ def _switch(matmul: bool, convolution: bool) -> None:
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Training may allow TF32; the reported number is computed without it, convolutions too."""
+    """Compute float32 in full inside the `with`: a reported number never depends on TF32."""
     with tf32(False):
         yield

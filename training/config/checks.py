@@ -1,16 +1,18 @@
-"""TODO."""
+"""Checks of a recipe that need more than one class of arguments."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+from training.common.arguments import default_of
 from training.common.errors import UserError
-from training.data.arguments import DataArguments
-from training.engine.arguments import FineTuningArguments
-from training.model.arguments import ModelArguments
+from training.engine.arguments import ExtensionArguments
+from training.engine.training_arguments import FineTuningArguments
+from training.input.arguments import Augmentation
 
-# What a probe does not do, with the values that say so too. The first are refused whatever is in
-# force by default, if a recipe names them; the others cannot be told from their defaults.
+# What a probe does not do, with the values that say so too. These keys are refused whatever is in
+# force by default, if a recipe names them; see `_off_values` for the others.
 _NAMED: dict[str, tuple[Any, ...]] = {
     "weight_decay": (0,),
     "max_grad_norm": (0,),
@@ -22,33 +24,42 @@ _NAMED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "neftune_noise_alpha"), ()),
 }
 
-_NEUTRAL: dict[str, Any] = {
-    "auto_augment": "off",
-    "color_jitter": 0,
-    "random_erasing": 0,
-    "mixup": 0,
-    "cutmix": 0,
-    "reduced_decoding": "off",
-    "layer_decay": 1,
-    "drop_path": 0,
-    "ema_decay": None,
-    "gradient_checkpointing": False,
-}
+
+def check_mixing(augmentation: Augmentation, args: FineTuningArguments) -> None:
+    """Refuse mixing that would never end as asked, or whose pairs would be torn apart.
+
+    Neighbours are mixed, so that both must always be in the same device's batch.
+
+    Raises:
+        UserError: the batch of one device is odd, or `mix_off_epoch` is after the last epoch.
+    """
+    if not augmentation.mixes(epoch=0):
+        return
+    off, epochs = augmentation.mix_off_epoch, args.num_train_epochs
+    if off and off >= epochs and args.max_steps < 1:
+        raise UserError(
+            f"mix_off_epoch is {off} and num_train_epochs {epochs:g}: mixing would never be off; give "
+            "an epoch before the last, or 0 to mix to the end"
+        )
+    if args.per_device_train_batch_size % 2:
+        raise UserError(
+            f"per_device_train_batch_size is {args.per_device_train_batch_size}: mixup and cutmix mix "
+            "pairs of images, give an even number"
+        )
 
 
-def check_tuned(
-    training: FineTuningArguments, data: DataArguments, model: ModelArguments, named: set[str]
-) -> None:
+def check_method(values: dict[str, Any], named: set[str]) -> None:
     """Refuse keys that `tune` leaves without a use; all of them in one line.
 
     Args:
+        values: every key of this project with its value, and those of TrainingArguments in `named`.
         named: the keys that the recipe and the command line give.
 
     Raises:
         UserError: there is one, or frozen weights would be random ones.
     """
-    tune = training.tune
-    if tune != "full" and model.model is None:
+    tune = values["tune"]
+    if tune != "full" and values["model"] is None:
         raise UserError(
             f"tune {tune} and model is null: the weights that it leaves as they are would be random; "
             "give a model to start from, or tune full"
@@ -56,10 +67,8 @@ def check_tuned(
     _refuse_keys_of_others(tune, named)
     if tune != "linear_probe":
         return
-    values = vars(training) | {"train_short_side": data.train_short_side}
     useless = [key for key, same in _NAMED.items() if key in named and values[key] not in same]
-    neutral = {**_NEUTRAL, "train_short_side": None}
-    useless += [key for key, value in neutral.items() if values[key] != value]
+    useless += [key for key, off in _off_values().items() if values[key] != off]
     if useless:
         raise UserError(
             f"tune linear_probe has no use for {', '.join(useless)}: heads learn on frozen features of "
@@ -67,6 +76,17 @@ def check_tuned(
             "probe_learning_rates, for num_train_epochs; leave out what it has no use for, or start "
             "from the recipe linear_probe"
         )
+
+
+def _off_values() -> dict[str, Any]:
+    """Map what a probe never does to the values that switch it off: augmentation, extensions, tricks."""
+    off = {
+        each.name: default_of(each)
+        for kind in (Augmentation, ExtensionArguments)
+        for each in dataclasses.fields(kind)
+        if each.name not in _NAMED
+    }
+    return {**off, "gradient_checkpointing": False, "train_short_side": None}
 
 
 def _refuse_keys_of_others(tune: str, named: set[str]) -> None:

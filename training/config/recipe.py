@@ -10,35 +10,52 @@ import dataclasses
 import difflib
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
 
+from training.common.arguments import default_of
 from training.common.errors import UserError
-from training.config.checks import check_tuned
+from training.config.checks import check_method, check_mixing
 from training.config.keys import REMOVED, TAKEN_AWAY, as_argv, without_nulls
 from training.config.packaged import find_recipe, packaged_recipes
 from training.data.arguments import DataArguments
 from training.engine.arguments import (
-    FineTuningArguments,
-    OptimizationArguments,
-    TuningArguments,
+    ExtensionArguments,
+    LossArguments,
+    MethodArguments,
+    TrainerKeys,
 )
-from training.input.arguments import AugmentationArguments
+from training.engine.training_arguments import FineTuningArguments, Settings
+from training.input.arguments import Augmentation
 from training.model.arguments import ModelArguments
+from training.probe.arguments import ProbeArguments
 
 
 class Recipe(NamedTuple):
-    """One run, resolved."""
+    """One run, resolved: its arguments, a class for each subject."""
 
     name: str
     data: DataArguments
     model: ModelArguments
+    augmentation: Augmentation
+    loss: LossArguments
+    method: MethodArguments
+    probe: ProbeArguments
+    extensions: ExtensionArguments
     training: FineTuningArguments
-    values: dict[
-        str, Any
-    ]  # every key of this project, and those of TrainingArguments that were set
+    # Every key of this project, and those of TrainingArguments that were set.
+    values: dict[str, Any]
+
+    @property
+    def settings(self) -> Settings:
+        """How the network learns from the images."""
+        return Settings(self.training, self.augmentation, self.loss, self.method, self.extensions)
+
+
+# The classes between name and values, in the order of the fields above.
+CLASSES = tuple(kind for kind in get_type_hints(Recipe).values() if dataclasses.is_dataclass(kind))
 
 
 def parse_recipe(argv: list[str]) -> Recipe:
@@ -63,15 +80,18 @@ def parse_recipe(argv: list[str]) -> Recipe:
     file_argv = [token for key, value in file_values.items() for token in as_argv(key, value)]
     if file_values.get("output_dir") is None:
         file_argv += ["--output_dir", f"runs/{Path(name).stem}"]
-    data, model, training, stray = _parser().parse_args_into_dataclasses(
+    *arguments, stray = _parser().parse_args_into_dataclasses(
         file_argv + overrides, look_for_args_file=False, return_remaining_strings=True
     )
     if stray:
         raise UserError(f"{stray[0]} (the command line) stands alone: write --key value")
     chosen = {*file_values, *given, "output_dir"}
     named = {*given, *(key for key, value in file_values.items() if value is not None)}
-    check_tuned(training, data, model, named)
-    return Recipe(Path(name).stem, data, model, training, _resolved(data, model, training, chosen))
+    recipe = Recipe(Path(name).stem, *arguments, values=_resolved(arguments, chosen))
+    recipe.training.other_keys = recipe.values
+    check_mixing(recipe.augmentation, recipe.training)
+    check_method(recipe.values, named)
+    return recipe
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -86,9 +106,19 @@ def read_recipe(name: str) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def default_values() -> dict[str, Any]:
+    """Map every key of this project to its default: what a run had that did not know the key yet."""
+    return {
+        field.name: default_of(field)
+        for kind in CLASSES
+        for field in dataclasses.fields(kind)
+        if "key" in field.metadata
+    }
+
+
 def known_keys() -> set[str]:
-    classes = (DataArguments, ModelArguments, FineTuningArguments)
-    names = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
+    """Name every key that a recipe may have, those of TrainingArguments included."""
+    names = {f.name for cls in CLASSES for f in dataclasses.fields(cls) if f.init}
     return {name for name in names if name not in TAKEN_AWAY and not name.startswith("_")}
 
 
@@ -110,19 +140,22 @@ def _check_keys(keys: list[str], where: str) -> None:
 
 
 class _Parser(HfArgumentParser):
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Leave out what argparse does not know: HfArgumentParser hands over a field's metadata."""
+        kwargs.pop("key", None)
+        return super().add_argument(*args, **kwargs)
+
     def error(self, message: str) -> None:
         raise UserError(re.sub(r"^argument --(\w+)(/\S+)?:", r"key \1:", message))
 
 
 def _parser() -> HfArgumentParser:
-    return _Parser(
-        (DataArguments, ModelArguments, FineTuningArguments), allow_abbrev=False, add_help=False
-    )
+    return _Parser(CLASSES, allow_abbrev=False, add_help=False)
 
 
-def _resolved(data: Any, model: Any, training: Any, chosen: set[str]) -> dict[str, Any]:
-    classes = (FineTuningArguments, AugmentationArguments, OptimizationArguments, TuningArguments)
-    own = {name for each in classes for name in each.__annotations__}
-    values = {**dataclasses.asdict(data), **dataclasses.asdict(model)}
-    plain = {k: v for k, v in training.to_dict().items() if k in own | (chosen & known_keys())}
-    return {**values, **plain}
+def _resolved(arguments: list[Any], chosen: set[str]) -> dict[str, Any]:
+    """Collect the values of every key of this project, and of the chosen ones of TrainingArguments."""
+    *own, training = arguments
+    kept = {each.name for each in dataclasses.fields(TrainerKeys)} | (chosen & known_keys())
+    values = {name: value for each in own for name, value in dataclasses.asdict(each).items()}
+    return {**values, **{k: v for k, v in training.to_dict().items() if k in kept}}

@@ -1,0 +1,1 @@
+"""Which images and labels there are, and where they lie: knows no network, no batch and no run."""

@@ -1,57 +1,54 @@
-"""TODO."""
+"""The recipe's keys about images: which there are, and which part of them is used for what."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from training.common.errors import UserError
+from training.common.arguments import check_ranges, key
 
 
 @dataclass
 class DataArguments:
-    """Which images, and which part of them is used for what."""
+    """Which images are read, and which of them train, select and test."""
 
-    dataset: str = field(
-        default="ethz/food101",
-        metadata={
-            "help": "Hub id, local folder or parquet file(s), or `sample` for the drawn dishes"
-        },
+    dataset: str = key(
+        "ethz/food101",
+        "Hub id, local folder or parquet file(s), or `sample`, drawn dishes",
+        usual=True,
     )
-    dataset_revision: str | None = field(default=None, metadata={"help": "commit, tag or branch"})
-    image_column: str = field(default="image", metadata={"help": "column with the images"})
-    label_column: str = field(default="label", metadata={"help": "column with the class labels"})
-    train_split: str = field(default="train", metadata={"help": "split to train and select on"})
-    test_split: str = field(
-        default="validation", metadata={"help": "split to report on, scored once, after training"}
+    dataset_revision: str | None = key(None, "commit, tag or branch")
+    image_column: str = key("image", "column with the images")
+    label_column: str = key("label", "column with the class labels")
+    train_split: str = key("train", "split to train and select on")
+    test_split: str = key("validation", "split to report on, scored once, after training")
+    selection_fraction: float = key(
+        0.05,
+        "stratified share of the train split that selects",
+        above=0,
+        below=1,
+        give="a share between 0 and 1",
+        usual=True,
     )
-    selection_fraction: float = field(
-        default=0.05,
-        metadata={"help": "stratified share of the train split that selects the checkpoint"},
+    split_seed: int = key(0, "seed of the selection slice")
+    undecodable_images: str = key(
+        "stop",
+        "stop before the first step, or skip and count them",
+        choices=("stop", "skip"),
+        usual=True,
     )
-    split_seed: int = field(default=0, metadata={"help": "seed of the selection slice"})
-    undecodable_images: str = field(
-        default="stop", metadata={"help": "`stop` before the first step, or `skip` and count them"}
+    train_short_side: int | None = key(
+        None,
+        "train on images reduced to this short side (see `food101 cache`)",
+        at_least=1,
+        give="a number of pixels",
+        usual=True,
     )
-    train_short_side: int | None = field(
-        default=None,
-        metadata={"help": "train on images reduced to this short side, from a cache made once"},
-    )
-    eval_cache_gb: float = field(
-        default=16.0,
-        metadata={
-            "help": "limit of the decoded evaluation images and a probe's features on disk; 0 keeps none"
-        },
+    eval_cache_gb: float = key(
+        16.0,
+        "limit of decoded evaluation images and a probe's features on disk",
+        at_least=0,
+        give="GB, or 0 for no cache",
     )
 
     def __post_init__(self) -> None:
-        if not 0 < self.selection_fraction < 1:
-            raise UserError(
-                f"selection_fraction is {self.selection_fraction}: give a share between 0 and 1"
-            )
-        if self.undecodable_images not in ("stop", "skip"):
-            raise UserError(f"undecodable_images is {self.undecodable_images!r}: give stop or skip")
-        if self.train_short_side is not None and self.train_short_side < 1:
-            raise UserError(f"train_short_side is {self.train_short_side}: give a number of pixels")
-        if not 0 <= self.eval_cache_gb < math.inf:  # NaN is neither
-            raise UserError(f"eval_cache_gb is {self.eval_cache_gb}: give GB, or 0 for no cache")
+        check_ranges(self)

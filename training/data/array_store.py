@@ -1,4 +1,9 @@
-"""TODO."""
+"""Arrays that were computed once, as .npy files in one folder that does not outgrow a limit.
+
+Decoded evaluation images and a linear probe's features are kept here. The name of a file says what
+is in it, by a SHA-256 that its owner computes; a file is never changed once it has its name. Where
+there is no room, the files that were used least recently are removed.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +18,31 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from filelock import FileLock, Timeout
+
+from training.common.locks import locked
 
 logger = logging.getLogger(__name__)
 
 GB = 10**9
-
 RESERVE = 2 * GB  # of the disk, left to others
 
 
+class NoRoomError(Exception):
+    """The reason why an array is not kept: it is over the limit, or the disk is nearly full."""
+
+
 def cache_folder() -> Path:
+    """Name the folder of all caches of this project; it need not exist."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "vit-food101"
 
 
 def open_array(
     path: Path, shape: tuple[int, ...], dtype: type[np.generic] = np.uint8
 ) -> np.ndarray | None:
-    """Memory map of `shape`; None where the file is missing, damaged or unreadable.
+    """Map the array in `path` into memory; None where the file is missing, damaged or unreadable.
 
-    Mapped copy-on-write: torch wants to be able to write, and no write reaches the file. Removing
-    the file later does not disturb a process that has it open.
+    The map is copy-on-write: torch wants to be able to write, and no write reaches the file. A file
+    that is removed later stays readable for the process that has it open.
     """
     start = header(shape, dtype)
     try:
@@ -41,7 +51,7 @@ def open_array(
         if not whole or path.stat().st_size != size_of(shape, dtype):
             return None
         values = np.memmap(path, dtype, "c", len(start), shape)
-    except OSError:  # most often it is not there; `build` tells the other reasons
+    except OSError:  # most often it is not there; whoever writes it tells the other reasons
         return None
     with contextlib.suppress(PermissionError):  # a cache that others may read and not write
         os.utime(path)  # the least recently used goes first
@@ -49,7 +59,7 @@ def open_array(
 
 
 def header(shape: tuple[int, ...], dtype: type[np.generic] = np.uint8) -> bytes:
-    """The first bytes of a .npy file with values of `shape`."""
+    """Make the first bytes of a .npy file, which say that values of `shape` and `dtype` follow."""
     file = io.BytesIO()
     facts = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, facts)
@@ -57,15 +67,8 @@ def header(shape: tuple[int, ...], dtype: type[np.generic] = np.uint8) -> bytes:
 
 
 def size_of(shape: tuple[int, ...], dtype: type[np.generic] = np.uint8) -> int:
-    """Bytes of such a file."""
+    """Count the bytes of a .npy file with values of `shape` and `dtype`, its header included."""
     return len(header(shape, dtype)) + math.prod(shape) * np.dtype(dtype).itemsize
-
-
-# ---- building ---------------------------------------------------------------------------------
-
-
-class NoRoomError(Exception):
-    """Why the decoded images are not kept."""
 
 
 def store(
@@ -75,7 +78,17 @@ def store(
     limit_gb: float,
     write: Callable[[], None],
 ) -> str:
-    """Make room for a file and let `write` make it; empty, or why it is not kept."""
+    """Make room for an array in `path` and let `write` write the file, unless it is whole already.
+
+    One process writes in a folder at a time, the others wait.
+
+    Args:
+        limit_gb: what all arrays in the folder may take together, in GB.
+        write: writes the file, best by `write_array`.
+
+    Returns:
+        "" where the array is in the file now, else the reason why it is not kept.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with only_one(path.parent):
@@ -93,26 +106,22 @@ def store(
 
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """One build at a time in this folder; the system frees the lock of a killed process."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
+    """Be the only process that writes to `folder`, and remove what a killed one left in it."""
+
+    def say() -> None:
         logger.info("waiting for another process that writes to %s", folder)
-        lock.acquire()
-    try:
-        for left_over in folder.glob(".*.npy"):  # of a build that was killed
+
+    with locked(folder, when_busy=say, timeout_seconds=1):
+        for left_over in folder.glob(".*.npy"):
             left_over.unlink()
         yield
-    finally:
-        lock.release()
 
 
 def make_room(folder: Path, size: int, limit_gb: float) -> None:
-    """Remove the least recently used files until `size` bytes fit.
+    """Remove the least recently used arrays of `folder` until one of `size` bytes fits.
 
     Raises:
-        NoRoomError: they never would; nothing was removed.
+        NoRoomError: it would not fit even then; nothing was removed.
     """
     limit = limit_gb * GB
     if size > limit:
@@ -136,10 +145,13 @@ def make_room(folder: Path, size: int, limit_gb: float) -> None:
 def write_array(
     path: Path, shape: tuple[int, ...], dtype: type[np.generic], parts: Iterable[np.ndarray]
 ) -> None:
-    """Write `parts`, together `shape`, under a temporary name.
+    """Write an array of `shape`, whose `parts` follow each other, and only then give it its name.
 
-    Written from front to end: on a full disk that is an error, where a memory map would kill the
+    It is written from front to end: a full disk is then an error, where a memory map would kill the
     process.
+
+    Raises:
+        OSError: the file cannot be written; nothing of it stays.
     """
     temporary = path.with_name(f".{path.name}")
     try:

@@ -9,12 +9,7 @@ With `train_short_side` the images of `train` come from a cache; those of the ot
 
 from __future__ import annotations
 
-from datasets import (
-    ClassLabel,
-    Dataset,
-    Features,
-    Value,
-)
+from datasets import ClassLabel, Dataset, Features, Value
 
 from training.common.errors import UserError
 from training.common.machine import local_main_first
@@ -26,7 +21,9 @@ from training.data.splits import Source, Split, Splits, fingerprint_of
 
 
 def load_splits(args: DataArguments) -> Splits:
-    """Load, scan and cut the three splits; the same on every process.
+    """Load and scan the training and the test split, and cut the selection slice from the first.
+
+    All processes call this together, and get the same.
 
     Raises:
         UserError: data missing, unreachable or unusable; the message says what to change.
@@ -63,14 +60,20 @@ def load_splits(args: DataArguments) -> Splits:
 
 
 def open_cache(train: Split, short_side: int) -> tuple[Cache, Dataset]:
-    """The cache of a training split and its images, rows in the split's order."""
+    """Find or make the cache of a training split; return it with its images in the split's order.
+
+    All processes call this together; the first of each machine makes the cache.
+
+    Args:
+        short_side: in pixels, of the reduced images.
+    """
     with local_main_first():
         cache = find_or_build(train, short_side)
         return cache, cache.open()
 
 
 def _refuse_untrained(test: Split, train: Split) -> None:
-    """A folder's splits share one list of labels, whichever of them have images."""
+    """Refuse test labels without a training image: a folder's splits share one list of labels."""
     unseen = set(test.dataset["label"][:]) - set(train.dataset["label"][:])
     if unseen:
         names = _some([test.label_names[i] for i in sorted(unseen)])
@@ -87,7 +90,11 @@ def _count_identical(test: Split, train: Split) -> int:
 def load_split(
     args: DataArguments, split: str, label_names: list[str] | None = None
 ) -> tuple[Source, Split]:
-    """Load and scan one split; with `label_names`, number the labels as that model does.
+    """Load and scan one split of the data set.
+
+    Args:
+        label_names: the labels of a model in the order of its ids, by which the split's labels are
+            numbered; None keeps the data set's own numbers.
 
     Raises:
         UserError: as `load_splits`, and where the label set differs from `label_names`.
@@ -100,7 +107,14 @@ def load_split(
 
 
 def align_labels(dataset: Dataset, label_names: list[str]) -> Dataset:
-    """Renumber labels by name: food101's own order is not the sorted one (ids 16 and 17)."""
+    """Renumber the labels of `dataset` in the order of `label_names`.
+
+    It is needed even for one data set: food101's own order is not the sorted one that a folder of
+    the same images has (ids 16 and 17).
+
+    Raises:
+        UserError: the data set has other labels than `label_names`.
+    """
     names = dataset.features["label"].names
     if set(names) != set(label_names):
         raise UserError(f"the data set's labels are not the model's: {_differ(names, label_names)}")
@@ -126,7 +140,7 @@ def _some(names: list[str]) -> str:
 
 
 def _cut_selection(train: Split, args: DataArguments) -> tuple[list[int], list[int]]:
-    """Rows to train on and rows to select on."""
+    """Choose the rows to train on and the rows to select on, stratified by label."""
     features = Features({"label": ClassLabel(names=train.label_names), "row": Value("int64")})
     columns = {"label": train.dataset["label"][:], "row": range(len(train))}
     rows = Dataset.from_dict(columns, features)
@@ -148,10 +162,8 @@ def _slice(train: Split, rows: list[int], name: str) -> Split:
     return Split(name, dataset, train.label_names, fingerprint, content)
 
 
-# ---- the scan: every image is decoded once before the first step -------------------------------
-
-
 def _scan(dataset: Dataset, split: str, args: DataArguments) -> Split:
+    """Decode every image once before the first step; leave out, or refuse, what cannot be."""
     found = scan_images(dataset, split)
     bad = [i for i, error in enumerate(found["error"]) if error]
     names = dataset.features["label"].names

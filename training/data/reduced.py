@@ -13,14 +13,11 @@ Removing the folder loses nothing but time.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +25,13 @@ import datasets
 import pyarrow as pa
 from accelerate import PartialState
 from datasets import Dataset
-from filelock import FileLock, Timeout
 
 from training.common.errors import UserError
 from training.common.files import write_json
-from training.common.machine import usable_cores
+from training.common.locks import locked
+from training.common.machine import now, usable_cores
+from training.common.progress import Progress
+from training.data.array_store import cache_folder
 from training.data.shards import (
     QUALITY,
     RESAMPLE,
@@ -53,14 +52,14 @@ RECORD, MAPPED = "cache.json", "mapped.arrow"
 
 @dataclass(frozen=True)
 class Cache:
-    """A complete cache; `record` is the content of cache.json."""
+    """A complete cache of reduced training images."""
 
     folder: Path
-    record: dict[str, Any]
-    was_there: bool
+    record: dict[str, Any]  # the content of cache.json
+    was_there: bool  # False: it was made now
 
     def open(self) -> Dataset:
-        """The reduced images, encoded, in the split's order; memory-mapped, nothing is written.
+        """Map the reduced images into memory, encoded and in the split's order; nothing is written.
 
         Raises:
             UserError: the mapped file is damaged.
@@ -75,31 +74,38 @@ class Cache:
         return dataset.cast_column("image", datasets.Image(decode=False))
 
     def size_on_disk(self) -> int:
-        """Bytes of all files: shards and mapped copy."""
+        """Count the bytes of all its files: the shards and the mapped copy."""
         return sum(path.stat().st_size for path in self.folder.iterdir())
 
     def summary(self) -> dict[str, Any]:
-        """What a run's record says about the images that it was trained on."""
+        """Choose what the record of a run says about the images that it was trained on.
+
+        Returns:
+            `key`, `short_side`, `jpeg_quality`, `subsampling`, `resample`, `num_images`,
+            `num_kept` (those that were no larger) and `made_with`, a list of library versions.
+        """
         keys = ("key", "short_side", "jpeg_quality", "subsampling", "resample")
         return {key: self.record[key] for key in (*keys, "num_images", "num_kept", "made_with")}
 
 
 def find_or_build(split: Split, short_side: int) -> Cache:
-    """The cache of a scanned split; made now, or to its end, where it is not complete.
+    """Find the cache of a scanned split; make it, or what is missing of it, where there is none.
+
+    Args:
+        short_side: in pixels; an image whose short side is not longer is kept as it is.
 
     Raises:
         UserError: no space, no right to write, or an image that cannot be read any more.
     """
     ingredients = _ingredients(split, short_side)
     key = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:16]
-    root = Path(datasets.config.HF_DATASETS_CACHE) / "vit-food101"
-    folder = root / f"train-short-side-{short_side}-{key}"
+    folder = cache_folder() / f"train-short-side-{short_side}-{key}"
     shards = plan_shards(folder, len(split))
     try:
         if record := _complete_record(folder, shards):
             return Cache(folder, record, was_there=True)
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder):
+        with locked(folder, when_busy=lambda: _say_busy(folder)):
             if record := _complete_record(folder, shards):  # made while this process waited
                 return Cache(folder, record, was_there=True)
             _build(split, short_side, folder, shards)
@@ -154,31 +160,18 @@ def _totals(folder: Path, shards: list[Shard]) -> dict[str, Any]:
         **totals,
         "mean_kB": round(totals["image_bytes"] / num_images / 1000, 2),
         "made_with": sorted({row["made_with"] for row in found}),
-        "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": now(),
         "mapped_bytes": _size(folder / MAPPED),
         "shards": found,
     }
 
 
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """The system gives the lock free when its holder ends, however it ends."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _say("another process makes the cache %s: waiting for it", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-# ---- building: the caller holds the lock --------------------------------------------------------
+def _say_busy(folder: Path) -> None:
+    _say("another process makes the cache %s: waiting for it", folder)
 
 
 def _build(split: Split, short_side: int, folder: Path, shards: list[Shard]) -> None:
+    """Write the missing shards and join all; the caller holds the lock of `folder`."""
     for stray in folder.glob(".*.*"):  # temporary files of a process that was killed
         stray.unlink()
     missing = _missing(folder, shards)
@@ -195,7 +188,7 @@ def _build(split: Split, short_side: int, folder: Path, shards: list[Shard]) -> 
 
 
 def _missing(folder: Path, shards: list[Shard]) -> list[Shard]:
-    """Shards to write; one whose size is not the recorded one is removed first."""
+    """Choose the shards to write; one whose size is not the recorded one is removed first."""
     record = _read_record(folder)
     recorded = {row["file"]: row for row in record["shards"]} if record else {}
     missing = []
@@ -210,15 +203,13 @@ def _missing(folder: Path, shards: list[Shard]) -> list[Shard]:
 
 
 def _log_progress(written: Iterator[int], total: int, every_seconds: float = 10.0) -> None:
-    started = last = time.monotonic()
-    done = 0
+    progress, done = Progress(total, every_seconds), 0
     for rows in written:
-        done, now = done + rows, time.monotonic()
-        if now - last > every_seconds and done < total:
-            last, rate = now, done / (now - started)
+        done += rows
+        if progress.is_due(done) and done < total:
             _say(
                 "reduced %d of %d images, %.0f images/s, %.0f s left",
-                done, total, rate, (total - done) / rate,
+                done, total, progress.rate, progress.seconds_left,
             )  # fmt: skip
 
 

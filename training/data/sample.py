@@ -13,35 +13,36 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from datasets import DatasetDict, Features
+from datasets import ClassLabel, Dataset, DatasetDict, Features
+from datasets import Image as ImageFeature
 from numpy.random import Generator
 from PIL import Image, ImageChops, ImageDraw
 from PIL.Image import Resampling, Transpose
 
-from training.data import drawing
+from training.data import dishes
 from training.data.drawing import BOX, CIRCLE, ROUNDED, Sketch, colour, shade
 
 
 class Dish(NamedTuple):
-    """How a dish is drawn, and how what it lies on is seen: 1 from above, 0.3 from the side."""
+    """A kind of dish: the function that draws it, and from where the camera sees it."""
 
-    draw: Callable[[Sketch, Sketch, Generator], None]
-    tilt: tuple[float, float]
-    ground_y: float = 0.0
+    draw: Callable[[Sketch, Sketch, Generator], None]  # (sketch, ground, rng)
+    tilt: tuple[float, float]  # range of the table's tilt: 1 seen from above, 0.3 from the side
+    ground_y: float = 0.0  # how far below the middle the dish stands
 
 
 # The order is food101's own, where `cheesecake` comes before `cheese_plate`.
 DISHES = {
-    "cheesecake": Dish(drawing.cheesecake, (0.45, 0.6), 0.18),
-    "cheese_plate": Dish(drawing.cheese_plate, (0.7, 0.85)),
-    "cup_cakes": Dish(drawing.cup_cakes, (0.3, 0.35), 0.72),
-    "donuts": Dish(drawing.donuts, (0.75, 1.0)),
-    "french_fries": Dish(drawing.french_fries, (0.3, 0.35), 0.72),
-    "hamburger": Dish(drawing.hamburger, (0.3, 0.35), 0.66),
-    "ice_cream": Dish(drawing.ice_cream, (0.9, 1.0)),
-    "pizza": Dish(drawing.pizza, (0.75, 1.0)),
-    "sushi": Dish(drawing.sushi, (0.65, 0.8)),
-    "waffles": Dish(drawing.waffles, (0.65, 0.95)),
+    "cheesecake": Dish(dishes.cheesecake, (0.45, 0.6), 0.18),
+    "cheese_plate": Dish(dishes.cheese_plate, (0.7, 0.85)),
+    "cup_cakes": Dish(dishes.cup_cakes, (0.3, 0.35), 0.72),
+    "donuts": Dish(dishes.donuts, (0.75, 1.0)),
+    "french_fries": Dish(dishes.french_fries, (0.3, 0.35), 0.72),
+    "hamburger": Dish(dishes.hamburger, (0.3, 0.35), 0.66),
+    "ice_cream": Dish(dishes.ice_cream, (0.9, 1.0)),
+    "pizza": Dish(dishes.pizza, (0.75, 1.0)),
+    "sushi": Dish(dishes.sushi, (0.65, 0.8)),
+    "waffles": Dish(dishes.waffles, (0.65, 0.95)),
 }
 
 SAMPLE_LABELS = list(DISHES)
@@ -50,8 +51,6 @@ IMAGES_PER_CLASS = {"train": 160, "validation": 30}
 
 # Raise it whenever a picture changes: `datasets` caches by arguments, not by the drawing code.
 SAMPLE_VERSION = 1
-
-LONGEST_SIDE = 512
 
 SIZES = ((512, 512),) * 6 + ((512, 384), (384, 512)) * 2 + ((512, 340), (340, 512))
 
@@ -68,9 +67,10 @@ STORED_AS = {
 
 
 def load_sample(seed: int = 0) -> DatasetDict:
-    """The drawn data set, with the splits and the features of `ethz/food101`."""
-    from datasets import Dataset, DatasetDict
+    """Draw the data set, with the splits and the features of `ethz/food101`.
 
+    It is drawn once for a `seed` and a `SAMPLE_VERSION`; `datasets` keeps it in its cache.
+    """
     splits = {}
     for split, count in IMAGES_PER_CLASS.items():
         arguments = {
@@ -91,15 +91,17 @@ def load_sample(seed: int = 0) -> DatasetDict:
 
 
 def sample_features() -> Features:
-    from datasets import ClassLabel, Features, Image
-
-    return Features({"image": Image(), "label": ClassLabel(names=SAMPLE_LABELS)})
+    """Describe the two columns as `ethz/food101` does: `image` and `label`."""
+    return Features({"image": ImageFeature(), "label": ClassLabel(names=SAMPLE_LABELS)})
 
 
 def sample_rows(
     labels: list[str], seed: int, split: str, count: int, version: int
 ) -> Iterator[dict]:
-    """`count` images of each of `labels`, class after class; `version` only names the cache."""
+    """Yield rows of `count` images of each of `labels`, class after class.
+
+    `version` is not used: `datasets` makes it a part of the key of its cache.
+    """
     split_number = list(IMAGES_PER_CLASS).index(split)
     for label in labels:
         label_id = SAMPLE_LABELS.index(label)
@@ -111,13 +113,17 @@ def sample_rows(
 
 
 def draw_jpeg(label: str, rng: Generator) -> bytes:
+    """Draw a picture of `label` and encode it: 5 % are stored turned, as phones do, with a tag."""
     image = draw_dish(label, rng)
     orientation = int(rng.choice(list(STORED_AS))) if rng.random() < ROTATED_SHARE else 1
     return encode_jpeg(image, quality=int(rng.integers(75, 96)), orientation=orientation)
 
 
 def encode_jpeg(image: Image.Image, quality: int = 90, orientation: int = 1) -> bytes:
-    """JPEG bytes; an `orientation` of 3, 6 or 8 stores the pixels turned, with the EXIF tag."""
+    """Encode an upright image as JPEG bytes.
+
+    An EXIF `orientation` of 3, 6 or 8 stores the pixels turned, with the tag that turns them back.
+    """
     exif = Image.Exif()
     if orientation != 1:
         exif[ORIENTATION_TAG] = orientation
@@ -128,7 +134,7 @@ def encode_jpeg(image: Image.Image, quality: int = 90, orientation: int = 1) -> 
 
 
 def draw_dish(label: str, rng: Generator) -> Image.Image:
-    """One upright picture of `label`, its longest side 512 pixels."""
+    """Draw one upright picture of `label`; its longest side has 512 pixels."""
     dish = DISHES[label]
     width, height = SIZES[rng.integers(len(SIZES))]
     base = colour(rng, strength=(0.0, 0.4), value=(0.35, 0.95))
@@ -146,7 +152,7 @@ def draw_dish(label: str, rng: Generator) -> Image.Image:
 
 
 def draw_table(table: Sketch, base: tuple[int, ...], rng: Generator) -> None:
-    """A plain, planked, striped or chequered table top."""
+    """Draw a plain, planked, striped or chequered table top over the colour `base`."""
     pattern, dark = rng.integers(4), shade(base, rng.uniform(0.82, 0.94))
     for at in np.arange(-2.4, 2.4, rng.uniform(0.35, 0.6)):
         if pattern > 0:
@@ -156,7 +162,7 @@ def draw_table(table: Sketch, base: tuple[int, ...], rng: Generator) -> None:
 
 
 def draw_support(ground: Sketch, rng: Generator) -> None:
-    """A plate, a board, a napkin or the bare table: any dish may lie on any of them."""
+    """Draw a plate, a board, a napkin or nothing: any dish may lie on any of them."""
     fill = colour(rng, strength=(0.0, 0.35), value=(0.4, 1.0))
     kind = rng.integers(4)
     if kind == 0:
@@ -179,7 +185,10 @@ def draw_support(ground: Sketch, rng: Generator) -> None:
 
 
 def photograph(image: Image.Image, rng: Generator) -> Image.Image:
-    """Light from one side, grain, exposure, white balance and focus: no colour can be trusted."""
+    """Light the image from one side; add grain, exposure, white balance and now and then a blur.
+
+    After that no colour can be trusted, and a classifier has to look at forms.
+    """
     across, down = np.meshgrid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 5))
     slope = rng.uniform(-0.16, 0.16, 2)
     light = 0.86 + slope[0] * across + slope[1] * down - 0.04 * (across**2 + down**2)

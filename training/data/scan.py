@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
+from typing import Any
 
 import datasets
+from accelerate import PartialState
 from datasets import Dataset
 
 from inference.food_classification import InvalidImageError, decode_image
 from training.common.machine import local_main_first
+from training.data.splits import encoded_bytes
 
 _SCAN_VERSION = 1  # part of the scan's cache key: a changed decoder must look again
 
 
 def scan_images(dataset: Dataset, split: str) -> dict[str, list]:
-    """sha256, decode error (or "") and path of every image, in order; one process of a machine looks."""
-    from accelerate import PartialState  # where a launcher runs, local rank 0 scans and caches
+    """Decode every image of `dataset`, or read from datasets' cache what that found before.
 
+    All processes call this together; the first of each machine looks, and the others read its
+    cache. `split` only names the progress bar.
+
+    Returns:
+        Lists in the order of the rows: `sha256` of the encoded bytes, `error` ("" where the image
+        can be decoded) and `path` ("" where there is none).
+    """
     with local_main_first():
         were_on = not datasets.are_progress_bars_disabled()
         if not PartialState().is_local_main_process:
@@ -39,23 +47,23 @@ def scan_images(dataset: Dataset, split: str) -> dict[str, list]:
 
 
 def check_images(batch: dict[str, list], version: int) -> dict[str, list]:
-    """sha256, decode error (or "") and path of each encoded image."""
+    """Decode each image of a batch of rows: `sha256`, `error` and `path` as of `scan_images`.
+
+    `version` is not used: `datasets` makes it a part of the key of its cache.
+    """
     del version
     rows = [_check_image(image or {}) for image in batch["image"]]
     return {key: [row[key] for row in rows] for key in ("sha256", "error", "path")}
 
 
-def _check_image(image: dict) -> dict[str, str]:
-    path, data, error = image.get("path") or "", image.get("bytes"), ""
-    if data is None and not path:
-        return {
-            "sha256": hashlib.sha256(b"").hexdigest(),
-            "error": "the row has no image",
-            "path": "",
-        }
+def _check_image(image: dict[str, Any]) -> dict[str, str]:
+    path, data, error = image.get("path") or "", b"", ""
     try:
-        data = data if data is not None else Path(path).read_bytes()
-        decode_image(data)
+        if image.get("bytes") is None and not path:
+            error = "the row has no image"
+        else:
+            data = encoded_bytes(image)
+            decode_image(data)
     except (InvalidImageError, OSError) as problem:
         error = str(problem)
-    return {"sha256": hashlib.sha256(data or b"").hexdigest(), "error": error, "path": path}
+    return {"sha256": hashlib.sha256(data).hexdigest(), "error": error, "path": path}

@@ -28,20 +28,19 @@ from PIL import features as pillow_features
 
 from inference.food_classification import InvalidImageError, decode_image, resize
 from training.common.errors import UserError
+from training.data.splits import encoded_bytes
 
 VERSION = 1  # part of a cache's key: raise it whenever other files would be written
-
 QUALITY, SUBSAMPLING, RESAMPLE = 90, "4:2:0", "bicubic"
-
 SHARD_ROWS, GROUP_ROWS = 500, 100  # what a kill costs one process; what is in memory at once
-
 NOTES = b"vit-food101"  # a shard's counts, in its own footer
 
 
 def reduce_short_side(data: bytes, short_side: int) -> bytes:
-    """An encoded image -> an upright JPEG (quality 90, 4:2:0) with that short side, in pixels.
+    """Encode an image again as an upright JPEG (quality 90, 4:2:0) with that short side, in pixels.
 
-    An image that is not larger is given back byte for byte: never enlarged, never encoded again.
+    An image whose short side is not longer is returned as it is, the same object: it is never
+    enlarged and never encoded again.
 
     Raises:
         InvalidImageError: as `decode_image`.
@@ -59,24 +58,26 @@ def reduce_short_side(data: bytes, short_side: int) -> bytes:
 
 
 def made_with() -> str:
-    """The libraries that decide about the bytes; other versions may write slightly other ones."""
+    """Name the libraries that decide the bytes: other versions may write slightly other ones."""
     turbo = pillow_features.version("libjpeg_turbo")
     return f"pillow {version('pillow')}, libjpeg-turbo {turbo}, torch {torch.__version__}"
 
 
-# ---- one shard ----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Shard:
-    """Rows `first` to `first + rows` of a split, and the file that they belong into."""
+    """One parquet file of a cache, and which rows of the split it is for, written or not."""
 
     path: Path
-    first: int
-    rows: int
+    first: int  # position in the split of its first row
+    rows: int  # number of rows
 
     def look(self) -> dict[str, Any] | None:
-        """What the footer says; None where the file is absent, cut short or not of these rows."""
+        """Read what the footer says; None where the file is absent, cut short or of other rows.
+
+        Returns:
+            `file` (its name), `rows`, `size` in bytes, `source_bytes` and `image_bytes` (of all
+            images before and after), `num_kept` (images returned as they were) and `made_with`.
+        """
         try:
             footer = pq.read_metadata(self.path)
             found = {"file": self.path.name, "rows": footer.num_rows}
@@ -87,6 +88,7 @@ class Shard:
 
 
 def plan_shards(folder: Path, num_rows: int) -> list[Shard]:
+    """Divide `num_rows` rows into shards of 500 in `folder`; nothing is written."""
     starts = range(0, num_rows, SHARD_ROWS)
     names = [f"{i:05d}-of-{len(starts):05d}.parquet" for i in range(len(starts))]
     return [
@@ -96,13 +98,22 @@ def plan_shards(folder: Path, num_rows: int) -> list[Shard]:
 
 
 def schema_of(dataset: Dataset) -> pa.Schema:
-    """With the features of `datasets` in it, so that they come back: image and named labels."""
+    """Describe the columns of a shard: `image`, and `label` with the names of `dataset`.
+
+    The description holds the features of `datasets`, so that images and names come back.
+    """
     features = Features({"image": datasets.Image(), "label": dataset.features["label"]})
     return features.arrow_schema
 
 
 def write_shard(dataset: Dataset, shard: Shard, short_side: int) -> int:
-    """Write the rows of one shard under a temporary name, then move it; the number of rows.
+    """Reduce the images of one shard, write it under a temporary name, then move it.
+
+    Args:
+        dataset: the rows of the shard only.
+
+    Returns:
+        The number of rows.
 
     Raises:
         UserError: an image cannot be read any more.
@@ -134,10 +145,10 @@ def write_shard(dataset: Dataset, shard: Shard, short_side: int) -> int:
 def _reduced(
     image: dict[str, Any], position: int, short_side: int, counts: Counter[str]
 ) -> dict[str, Any]:
-    """The new image of one row; of its path no more than the file's name."""
-    data, path = image["bytes"], image["path"]
+    """Make the new `image` of a row; of its path no more than the file's name is kept."""
+    path = image["path"]
     try:
-        data = data if data is not None else Path(path).read_bytes()
+        data = encoded_bytes(image)
         reduced = reduce_short_side(data, short_side)
     except (InvalidImageError, OSError) as error:
         raise UserError(
@@ -148,13 +159,13 @@ def _reduced(
     return {"bytes": reduced, "path": Path(path).name if path else None}
 
 
-# ---- many shards --------------------------------------------------------------------------------
-
-
 def write_shards(
     dataset: Dataset, shards: list[Shard], short_side: int, workers: int
 ) -> Iterator[int]:
-    """Write shards in so many processes; yield the number of rows of each that is done.
+    """Write shards in `workers` processes; yield the number of rows of each as it gets done.
+
+    Args:
+        dataset: the rows of the whole split.
 
     Raises:
         UserError: as `write_shard`, and where a process was killed.
@@ -179,10 +190,10 @@ def write_shards(
 
 
 def join_shards(shards: list[Shard], path: Path, schema: pa.Schema) -> None:
-    """Write all rows to one Arrow file, under a temporary name, then move it.
+    """Write the rows of all shards to one Arrow file, under a temporary name, then move it.
 
     Raises:
-        UserError: a shard is damaged, and removed.
+        UserError: a shard is damaged; it is removed, so that the next call can make it again.
         OSError: the file cannot be written; nothing of it stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -213,6 +224,6 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """Without it a killed parent's workers wait for work for ever, and hold on to its lock."""
+    """End this process with its parent: it would wait for work for ever, and hold on to a lock."""
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)

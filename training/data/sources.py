@@ -1,4 +1,7 @@
-"""TODO."""
+"""The data set itself, from the Hub, a local folder, a parquet file or the drawn sample.
+
+Whatever the source, `select_split` gives encoded images in `image` and a ClassLabel in `label`.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,13 @@ from training.data.arguments import DataArguments
 from training.data.sample import load_sample
 from training.data.splits import Source
 
-# ---- loading ----------------------------------------------------------------------------------
-
 
 def load_source(args: DataArguments) -> tuple[Source, DatasetDict]:
+    """Load all splits of the data set that `args` name, and say where it came from.
+
+    Raises:
+        UserError: the data set is missing, unreachable, empty or unreadable.
+    """
     name = args.dataset
     if name == "sample":
         return Source("sample", "sample", None), load_sample()
@@ -82,14 +88,18 @@ def _load_hub(name: str, revision: str | None) -> tuple[str | None, DatasetDict]
 
 
 def one_line(error: Exception) -> str:
+    """Say in at most 300 characters on one line what an error of `datasets` was caused by."""
     cause = error.__cause__ or error
     return " ".join(str(cause).split())[:300]
 
 
-# ---- columns and splits -----------------------------------------------------------------------
-
-
 def select_split(everything: DatasetDict, split: str, args: DataArguments) -> Dataset:
+    """Take one split, with its images still encoded in `image` and its labels in `label`.
+
+    Raises:
+        UserError: no such split or column, no images in the column, no names for the labels, or no
+            row.
+    """
     if split not in everything:
         raise UserError(
             f"dataset {args.dataset} has no split {split}: it has {', '.join(everything)}; "

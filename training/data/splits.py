@@ -1,4 +1,9 @@
-"""TODO."""
+"""What the rooms hand to each other: images with labels, where they are from, and what names them.
+
+A row's `image` is {"bytes", "path"}, as `datasets` stores it without decoding: the encoded bytes,
+or None where they are in a local file, and its path. `image_source` and `encoded_bytes` decide
+between the two for everybody.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import (
-    Dataset,
-)
+from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -19,22 +22,22 @@ class Source:
 
     dataset: str  # Hub id, `sample`, or the last part of a local path
     kind: str  # hub | local | sample
-    revision: str | None  # commit of a Hub data set
+    revision: str | None  # commit of a Hub data set; None where it is none, or is not known
 
 
 @dataclass(frozen=True)
 class Split:
-    """Encoded images with labels, and what the scan found.
+    """Encoded images with labels, all of which the scan could decode.
 
-    `fingerprint` is a sha256 over every image's content and label name, in order.
+    `dataset` has the columns `image` and `label`; `fingerprint` is the SHA-256 of `fingerprint_of`.
     """
 
     name: str
     dataset: Dataset
     label_names: list[str]
     fingerprint: str
-    content: tuple[str, ...] = field(repr=False)  # sha256 of each image
-    left_out: int = 0
+    content: tuple[str, ...] = field(repr=False)  # SHA-256 of each image's encoded bytes
+    left_out: int = 0  # images that could not be decoded
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -42,7 +45,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """What one run trains on, selects on and reports on."""
+    """What one run trains on, selects its checkpoint on and reports on."""
 
     source: Source
     train: Dataset
@@ -52,38 +55,49 @@ class Splits:
     train_fingerprint: str
     left_out: int  # from the training split, before the selection slice is cut
     identical_train_test: int  # test images with a byte-identical training image
-    train_cache: dict[str, Any] | None = None  # how `train` was reduced; none: the originals
-    originals: Split | None = None  # the images of `train`, as they were before that
+    train_cache: dict[str, Any] | None = None  # `Cache.summary()`; None: `train` was not reduced
+    originals: Split | None = None  # the rows of `train` with the images as they were before that
 
 
 def fingerprint_of(names: list[str], labels: Iterable[int], content: Iterable[str]) -> str:
+    """Compute the SHA-256 over every image's label name and content, in order.
+
+    Args:
+        names: label names in the order of their ids.
+        labels: the id of each image's label.
+        content: the SHA-256 of each image's encoded bytes.
+    """
     digest = hashlib.sha256()
     for label, sha256 in zip(labels, content, strict=True):
         digest.update(f"{names[label]} {sha256}\n".encode())
     return digest.hexdigest()
 
 
-def read_image(image: dict[str, Any]) -> bytes:
-    """The encoded bytes; none where the file has gone."""
-    source = image_bytes(image)
-    try:
-        return source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError:
-        return b""
-
-
-def image_bytes(image: dict[str, Any]) -> bytes | str:
-    """What `decode_image` takes: the embedded bytes, or the path of a local folder's file."""
+def image_source(image: dict[str, Any]) -> bytes | str:
+    """Choose what `decode_image` takes of a row's `image`: the embedded bytes, or a file's path."""
     return image["bytes"] if image["bytes"] is not None else image["path"]
 
 
+def encoded_bytes(image: dict[str, Any]) -> bytes:
+    """Read the encoded bytes of a row's `image`: the embedded ones, or those of its file.
+
+    Raises:
+        OSError: the file is gone, or cannot be read.
+    """
+    source = image_source(image)
+    return source if isinstance(source, bytes) else Path(source).read_bytes()
+
+
 def in_arrow(dataset: Dataset) -> Dataset:
-    """Rows as an Arrow table: datasets' own conversion to Python costs ten times the fetch."""
+    """Let `dataset` give its rows as an Arrow table, which `rows_at` takes apart.
+
+    datasets' own conversion to Python costs ten times the fetch.
+    """
     return dataset.with_format("arrow", columns=["image", "label"])
 
 
 def rows_at(dataset: Dataset, positions: list[int]) -> Iterator[tuple[bytes | str, int]]:
-    """(encoded bytes or path, class id) of each position, from what `in_arrow` gives."""
+    """Yield (encoded bytes or path, label id) of each position; `dataset` comes from `in_arrow`."""
     table = dataset[positions]
     images, labels = table["image"].to_pylist(), table["label"].to_pylist()
-    return zip(map(image_bytes, images), labels, strict=True)
+    return zip(map(image_source, images), labels, strict=True)

@@ -1,112 +1,81 @@
-"""The recipe's keys about which weights are trained: all, a head on frozen features, or LoRA."""
+"""The recipe's keys about training: what is trained, by which loss, and what Trainer is told.
+
+Only the standard library is imported; `training_arguments` makes transformers' class of `TrainerKeys`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-import math
-import os
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import torch
-from transformers import TrainingArguments
-
+from training.common.arguments import check_ranges, key
 from training.common.errors import UserError
-from training.common.machine import usable_cores
-from training.engine.compilation import check_compilation
-from training.evaluation.metrics import LESS_IS_BETTER
-from training.input.arguments import AugmentationArguments
 
-
-def check_world_size(launched: int, seen: int, num_gpus: int) -> None:
-    """Stop when the launcher and torch disagree: each process would train alone into one folder."""
-    if launched != seen:
-        raise UserError(
-            f"the launcher started {launched} processes but torch sees a world of {seen} (a multi-GPU "
-            "configuration on a machine without GPUs?): set ACCELERATE_USE_CPU=1, or use "
-            "--config_file training/launch/cpu.yaml"
-        )
-    if num_gpus > 1:
-        raise UserError(
-            f"one process sees {num_gpus} GPUs: start with `food101 train` or `accelerate launch "
-            "--config_file accelerate_config.yaml -m training.train`, or set CUDA_VISIBLE_DEVICES=0"
-        )
-
-
-TUNE = ("full", "linear_probe", "probe_then_full", "lora")
-
-# The grid of DINOv2's probe (arXiv:2304.07193, dinov2/eval/linear.py), for a batch of 256.
-PROBE_LEARNING_RATES = (
-    1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1,
-)  # fmt: skip
-
+METHODS = ("full", "linear_probe", "probe_then_full", "lora")
+LOSSES = ("cross_entropy", "generalized_cross_entropy")
 MAX_RATE = 1e6  # far beyond use; float32 ends much further on
 
 
-@dataclass
-class TuningArguments:
-    """What is trained; a part of FineTuningArguments."""
+@dataclass(frozen=True)
+class LossArguments:
+    """Which loss is trained on."""
 
-    tune: str = field(
-        default="full",
-        metadata={
-            "help": "full, linear_probe (a head on frozen features), probe_then_full (arXiv:2202.10054) "
-            "or lora (arXiv:2106.09685)"
-        },
+    loss: str = key(
+        "cross_entropy",
+        "the second is for noise (of labels, arXiv:1805.07836)",
+        choices=LOSSES,
+        usual=True,
     )
-    probe_learning_rates: list[float] = field(
-        default_factory=lambda: list(PROBE_LEARNING_RATES),
-        metadata={"help": "one head each, all in one pass; the selection slice chooses (DINOv2's)"},
-    )
-    probe_epochs: float = field(
-        default=10.0, metadata={"help": "passes over the features before probe_then_full goes on"}
-    )
-    lora_rank: int = field(default=16, metadata={"help": "rank of the update of each matrix"})
-    lora_alpha: float = field(
-        default=16.0, metadata={"help": "the update counts lora_alpha / lora_rank times"}
-    )
-    lora_dropout: float = field(
-        default=0.0,
-        metadata={"help": "dropout on the update's input, drawn by torch: process by process"},
-    )
-    lora_target_modules: list[str] = field(
-        default_factory=lambda: ["q_proj", "v_proj"],
-        metadata={
-            "help": "last names of the linear layers that are adapted (LoRA's: query, value); the head "
-            "is trained in full"
-        },
+    gce_q: float = key(
+        0.7,
+        "its q: near 0 it is the cross-entropy, at 1 the mean absolute error",
+        at_least=1e-3,
+        at_most=1,
+        give="a number from 0.001 to 1",
     )
 
-    def check_tuning(self) -> None:
-        """Refuse impossible values by name.
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
-        Raises:
-            UserError: a value that its key cannot have.
-        """
-        if self.tune not in TUNE:
-            *most, last = TUNE
-            raise UserError(f"tune is {self.tune!r}: give {', '.join(most)} or {last}")
-        rates = self.probe_learning_rates
-        if not rates or not all(0 < rate < MAX_RATE for rate in rates):  # NaN is neither
-            raise UserError(
-                f"probe_learning_rates is {rates}: give numbers above 0, below {MAX_RATE:,.0f}, as 0.01 0.1"
-            )
-        if len(set(rates)) < len(rates):
-            raise UserError(f"probe_learning_rates is {rates}: give each of them once")
-        if not 0 < self.probe_epochs < math.inf:
-            raise UserError(f"probe_epochs is {self.probe_epochs}: give a number above 0")
-        self._check_lora()
+    @property
+    def generalized_q(self) -> float | None:
+        """q where the generalised cross-entropy is trained on, else None."""
+        return self.gce_q if self.loss == "generalized_cross_entropy" else None
 
-    def _check_lora(self) -> None:
-        if self.lora_rank < 1:
-            raise UserError(f"lora_rank is {self.lora_rank}: give at least 1 (4 to 64 is usual)")
-        if not 0 < self.lora_alpha < MAX_RATE:
-            raise UserError(
-                f"lora_alpha is {self.lora_alpha}: give a number above 0, below {MAX_RATE:,.0f}"
-            )
-        if not 0 <= self.lora_dropout < 1:
-            raise UserError(f"lora_dropout is {self.lora_dropout}: give 0 to below 1")
+
+@dataclass(frozen=True)
+class MethodArguments:
+    """Which weights are trained."""
+
+    tune: str = key(
+        "full",
+        "which weights (LoRA: arXiv:2106.09685; probe, then all: arXiv:2202.10054)",
+        choices=METHODS,
+        usual=True,
+    )
+    lora_rank: int = key(
+        16, "rank of the update of each matrix", at_least=1, note=" (4 to 64 is usual)", usual=True
+    )
+    lora_alpha: float = key(
+        16.0,
+        "the update counts lora_alpha / lora_rank times",
+        above=0,
+        below=MAX_RATE,
+        give=f"a number above 0, below {MAX_RATE:,.0f}",
+    )
+    lora_dropout: float = key(
+        0.0,
+        "dropout on the update's input, drawn by torch: process by process",
+        at_least=0,
+        below=1,
+    )
+    lora_target_modules: list[str] = key(
+        ["q_proj", "v_proj"],
+        "last names of the linear layers that are adapted; the head is trained in full",
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
         if not self.lora_target_modules:
             raise UserError(
                 "lora_target_modules is empty: give names of linear layers, as q_proj v_proj"
@@ -117,209 +86,132 @@ class TuningArguments:
             )
 
 
-@dataclass
-class OptimizationArguments:
+@dataclass(frozen=True)
+class ExtensionArguments:
     """What timm's recipes have beside an optimizer and a schedule; each is off by default."""
 
-    layer_decay: float = field(
-        default=1.0,
-        metadata={
-            "help": "learning rate of each ViT block as a share of the next one's (BEiT, "
-            "arXiv:2106.08254; 0.65 to 0.9); 1 for one rate"
-        },
+    layer_decay: float = key(
+        1.0,
+        "learning rate of a ViT block as a share of the next one's (BEiT, arXiv:2106.08254)",
+        above=0,
+        at_most=1,
+        note=" (0.65 to 0.9 is usual)",
+        card="layer-wise learning-rate decay {}",
+        usual=True,
     )
-    drop_path: float = field(
-        default=0.0,
-        metadata={
-            "help": "stochastic depth, the rate of the last ViT block (arXiv:1603.09382; 0.1 to 0.3)"
-        },
+    drop_path: float = key(
+        0.0,
+        "stochastic depth, the rate of the last ViT block (arXiv:1603.09382)",
+        at_least=0,
+        below=1,
+        note=" (0.1 to 0.3 is usual)",
+        card="stochastic depth up to {}",
+        usual=True,
     )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "score and keep a moving average of the weights (0.999 to 0.9999; warmed up as in "
-            "tf.train.ExponentialMovingAverage); null for the weights themselves"
-        },
+    ema_decay: float | None = key(
+        None,
+        "score and keep a moving average of the weights (warmed up as in "
+        "tf.train.ExponentialMovingAverage)",
+        above=0,
+        below=1,
+        note=" (0.999 is usual), or leave it out",
+        card="moving average of the weights with decay {}",
+        usual=True,
     )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={"help": "stop after so many scorings without a better one; null never stops"},
+    average_last: int | None = key(
+        None,
+        "score and keep the mean of the weights at the last k scorings (arXiv:1803.05407)",
+        at_least=2,
+        note=", or leave it out",
+        card="mean of the weights at the last {} scorings",
+        usual=True,
     )
 
-
-# ---- what a recipe may say -----------------------------------------------------------------------
-
-
-def check_optimization(args: FineTuningArguments) -> None:
-    """Refuse what would train something else than was meant.
-
-    Raises:
-        UserError: a value outside of its range; it is named.
-    """
-    if not 0 < args.layer_decay <= 1:
-        raise UserError(
-            f"layer_decay is {args.layer_decay}: give above 0 to 1 (0.65 to 0.9 is usual)"
-        )
-    if not 0 <= args.drop_path < 1:
-        raise UserError(f"drop_path is {args.drop_path}: give 0 to below 1 (0.1 to 0.3 is usual)")
-    if args.ema_decay is not None and not 0 < args.ema_decay < 1:
-        raise UserError(
-            f"ema_decay is {args.ema_decay}: give above 0 to below 1 (0.999 is usual), or leave it out"
-        )
-    patience = args.early_stopping_patience
-    if patience is None:
-        return
-    if patience < 1:
-        raise UserError(f"early_stopping_patience is {patience}: give at least 1, or leave it out")
-    if args.eval_strategy == "no":
-        raise UserError(
-            f"early_stopping_patience {patience} with eval_strategy no: nothing would be scored; give "
-            "eval_strategy epoch or steps"
-        )
-    if args.eval_on_start:
-        raise UserError(
-            f"early_stopping_patience {patience} with eval_on_start true: a resumed run would count the "
-            "same scoring twice; leave eval_on_start out"
-        )
-    if not args.load_best_model_at_end:
-        raise UserError(
-            f"early_stopping_patience {patience} with load_best_model_at_end false: the last weights, "
-            "which are not the best, would be kept; leave load_best_model_at_end at true"
-        )
-
-
-def describe_optimization(args: FineTuningArguments) -> dict[str, Any]:
-    """For run.json: what is not in plain fine-tuning; 1, 0 or null where it was not asked for."""
-    return {f.name: getattr(args, f.name) for f in dataclasses.fields(OptimizationArguments)}
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.ema_decay is not None and self.average_last is not None:
+            raise UserError(
+                f"average_last {self.average_last} with ema_decay {self.ema_decay}: each decides which weights "
+                "are scored and kept; leave one of them out"
+            )
 
 
 @dataclass
-class FineTuningArguments(
-    AugmentationArguments, OptimizationArguments, TuningArguments, TrainingArguments
-):
-    """TrainingArguments with the global batch stated, and defaults for honest fine-tuning."""
+class TrainerKeys:
+    """The fields of TrainingArguments that have another default, range or name here, and a new one.
 
-    total_train_batch_size: int = field(
-        default=64, metadata={"help": "images in one optimizer step, over all processes"}
+    Every other field of TrainingArguments is a key under its own name, as transformers has it.
+    """
+
+    output_dir: str | None = key(
+        None, "the run folder, never overwritten; null is runs/RECIPE", usual=True
     )
-    per_device_train_batch_size: int | None = field(
-        default=None,
-        metadata={"help": "images at once on one device, at most; default: no accumulation"},
+    resume_from_checkpoint: str | None = key(
+        None, "last, or the folder of a checkpoint", usual=True
     )
-    per_device_eval_batch_size: int | None = field(
-        default=None,
-        metadata={"help": "images scored at once; default: 4 x the training ones, from 64 to 256"},
+    total_train_batch_size: int = key(
+        64, "images in one optimizer step, over all processes", usual=True
     )
-    data_seed: int | None = field(default=0, metadata={"help": "seed of order, crops and flips"})
-    eval_strategy: str = field(
-        default="epoch", metadata={"help": "when to score the selection slice"}
+    per_device_train_batch_size: int | None = key(
+        None,
+        "images at once on one device; the rest is accumulated",
+        usual=True,
     )
-    save_strategy: str = field(default="epoch", metadata={"help": "when to write a checkpoint"})
-    save_total_limit: int | None = field(
-        default=2, metadata={"help": "checkpoints kept; the best stays"}
+    per_device_eval_batch_size: int | None = key(
+        None, "images scored at once; null is 4 x the training ones, from 64 to 256", at_least=1
     )
-    load_best_model_at_end: bool = field(
-        default=True, metadata={"help": "keep the selected weights"}
+    num_train_epochs: float = key(
+        3.0,
+        "passes over the training images",
+        at_least=0,
+        give="a number from 0 up",
+        usual=True,
     )
-    metric_for_best_model: str | None = field(default="top1", metadata={"help": "what selects"})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "learning rate schedule"})
-    report_to: list[str] = field(
-        default_factory=lambda: ["tensorboard"], metadata={"help": "trackers; none for no tracker"}
+    max_steps: int = key(-1, "stop after so many optimizer steps instead; -1 never", usual=True)
+    learning_rate: float = key(
+        5e-5, "peak learning rate", at_least=0, give="a number from 0 up", usual=True
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "fixed"})
+    lr_scheduler_type: str = key("cosine", "learning rate schedule")
+    warmup_steps: float = key(
+        0, "steps of a linear warm-up; below 1 it is a share of all steps", usual=True
+    )
+    weight_decay: float = key(
+        0.0,
+        "of matrices only, not of biases, norms and tokens",
+        at_least=0,
+        give="a number from 0 up",
+    )
+    max_grad_norm: float = key(
+        1.0, "norm that gradients are clipped to; 0 is off", at_least=0, give="a number from 0 up"
+    )
+    label_smoothing_factor: float = key(0.0, "label smoothing", at_least=0, below=1)
+    seed: int = key(42, "seed of the first weights", usual=True)
+    data_seed: int | None = key(0, "seed of order, crops and flips; null is seed")
+    eval_strategy: str = key("epoch", "when to score the selection slice: no, steps or epoch")
+    save_strategy: str = key("epoch", "when to write a checkpoint: no, steps, epoch or best")
+    save_total_limit: int | None = key(2, "checkpoints kept; the best stays")
+    load_best_model_at_end: bool = key(True, "keep the selected weights, not the last ones")
+    metric_for_best_model: str | None = key("top1", "what selects: a metric, or loss")
+    early_stopping_patience: int | None = key(
+        None,
+        "stop after so many scorings without a better one",
+        at_least=1,
+        note=", or leave it out",
+        card="early stopping after {} scorings without a better one",
+        usual=True,
+    )
+    gradient_checkpointing: bool = key(
+        # transformers 5.23 calls it activation_checkpointing, and 6 will know that name only.
+        False,
+        "recompute activations: less memory, slower steps",
+        usual=True,
+    )
+    torch_compile: bool = key(False, "compile the network for training", usual=True)
+    report_to: list[str] = key(["tensorboard"], "trackers; none for no tracker")
+    dataloader_num_workers: int = key(-1, "processes that decode images; -1 chooses from the cores")
+    dataloader_persistent_workers: bool = key(True, "keep workers between epochs")
+    remove_unused_columns: bool = key(False, "fixed")
     # The filter replaces a NaN loss by an average and waits for the device at every step.
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "fixed"})
-    dataloader_num_workers: int = field(
-        default=-1, metadata={"help": "processes that decode images; -1 chooses from the cores"}
-    )
-    dataloader_persistent_workers: bool = field(default=True, metadata={"help": "keep workers"})
-    # transformers 5.23 calls it activation_checkpointing, and 6 will know that name only.
-    gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "recompute activations: less memory, slower steps"}
-    )
+    logging_nan_inf_filter: bool = key(False, "fixed")
     # Every parameter of a classifier gets a gradient in every step: the extra graph pass buys nothing.
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "DDP"})
-
-    def __post_init__(self) -> None:
-        self._check_values()
-        self._check_mixing_ends()
-        launched = int(os.environ.get("WORLD_SIZE", "1"))
-        self._derive_batch(launched)
-        self._choose_workers(launched)
-        self._name_checkpointing()
-        if self.greater_is_better is None and self.metric_for_best_model in LESS_IS_BETTER:
-            self.greater_is_better = False
-        try:
-            super().__post_init__()
-        except (ValueError, KeyError) as error:  # transformers names the key and the legal values
-            raise UserError(" ".join(str(error).split())) from error
-        check_world_size(launched, self.world_size, self.n_gpu)
-
-    def _check_values(self) -> None:
-        self.check_augmentation()
-        self.check_tuning()
-        for key in ("learning_rate", "weight_decay", "num_train_epochs", "max_grad_norm"):
-            if not 0 <= getattr(self, key) < math.inf:  # NaN is neither
-                raise UserError(f"{key} is {getattr(self, key)}: give a number from 0 up")
-        if self.num_train_epochs == 0 and self.max_steps < 1:
-            raise UserError("num_train_epochs is 0: nothing would be trained")
-        if self.per_device_eval_batch_size is not None and self.per_device_eval_batch_size < 1:
-            raise UserError(
-                f"per_device_eval_batch_size is {self.per_device_eval_batch_size}: give at least 1"
-            )
-        if not 0 <= self.label_smoothing_factor < 1:
-            raise UserError(
-                f"label_smoothing_factor is {self.label_smoothing_factor}: give 0 to below 1"
-            )
-        check_optimization(self)
-        check_compilation(self.torch_compile_backend, self.torch_compile_mode)
-
-    def _check_mixing_ends(self) -> None:
-        off, epochs = self.mix_off_epoch, self.num_train_epochs
-        if self.augmentation().mixes(epoch=0) and off >= epochs and off and self.max_steps < 1:
-            raise UserError(
-                f"mix_off_epoch is {off} and num_train_epochs {epochs:g}: mixing would never be off; give "
-                "an epoch before the last, or 0 to mix to the end"
-            )
-
-    def _derive_batch(self, world_size: int) -> None:
-        total, device = self.total_train_batch_size, self.per_device_train_batch_size
-        if total < 1 or (device is not None and device < 1):
-            raise UserError(
-                f"total_train_batch_size is {total}, per_device {device}: give at least 1"
-            )
-        if device is None:
-            device = max(1, total // world_size)
-        elif device * world_size > total and total % world_size == 0:
-            device = total // world_size  # more devices than the recipe was written for
-        if total % (device * world_size):
-            raise UserError(
-                f"total_train_batch_size {total} is not a multiple of per_device_train_batch_size "
-                f"{device} x {world_size} processes = {device * world_size}; change one of them"
-            )
-        self.check_pairs(device)
-        self.per_device_train_batch_size = device
-        if self.per_device_eval_batch_size is None:  # nothing is kept for a backward pass
-            self.per_device_eval_batch_size = min(256, max(64, 4 * device))
-        self.gradient_accumulation_steps = total // (device * world_size)
-
-    def _choose_workers(self, world_size: int) -> None:
-        self.dataloader_pin_memory = torch.cuda.is_available() and not self.use_cpu
-        if self.dataloader_pin_memory and self.accelerator_config is None:
-            # By default a batch's copy to the device waits for everything that is queued there.
-            self.accelerator_config = {"non_blocking": True}
-        if self.dataloader_num_workers < 0:
-            local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-            share = usable_cores() // local
-            self.dataloader_num_workers = max(1, min(16, share - (share > 4)))
-        if self.dataloader_num_workers == 0:
-            self.dataloader_persistent_workers, self.dataloader_prefetch_factor = False, None
-        elif self.dataloader_prefetch_factor is None:
-            self.dataloader_prefetch_factor = 4
-
-    def _name_checkpointing(self) -> None:
-        """Give it to transformers under the name that the installed version has for it."""
-        for name in ("checkpointing", "checkpointing_kwargs"):
-            ours, theirs = f"gradient_{name}", f"activation_{name}"
-            if hasattr(self, theirs):
-                setattr(self, theirs, getattr(self, ours))
+    ddp_find_unused_parameters: bool | None = key(False, "search for parameters without a gradient")

@@ -1,10 +1,11 @@
-"""What Trainer does besides training: epochs, a finite loss, averages, stopping, progress lines."""
+"""What listens to Trainer: epochs, a finite loss, extensions, early stopping, progress lines."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from training.common.errors import UserError
 from training.common.files import write_json
-from training.engine.arguments import FineTuningArguments
+from training.engine.extension import Extension
+from training.engine.training_arguments import FineTuningArguments
 from training.input.batch import EpochSampler
 
 logger = logging.getLogger(__name__)
@@ -29,40 +31,48 @@ class EpochCallback(TrainerCallback):
 
 
 class FiniteLossCallback(TrainerCallback):
-    """Stop at a loss that is not finite, before a checkpoint of it is written."""
+    """Stop at a loss that is not finite, before a checkpoint of it is written.
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
+    Args:
+        first_bad_step: asks all processes for the first step whose loss was not finite, -1 for none;
+            it waits for the device.
+        rate: name and value of the learning rate, for the message.
+    """
+
+    def __init__(self, first_bad_step: Callable[[], int], rate: tuple[str, Any]) -> None:
+        self.first_bad_step, self.rate = first_bad_step, rate
 
     def _check(self) -> None:
-        step = int(self.trainer.accelerator.gather(self.trainer.first_bad_step.view(1)).max())
-        if step >= 0:
-            rate = self.trainer.rate_key
+        if (step := self.first_bad_step()) >= 0:
+            key, value = self.rate
             raise UserError(
-                f"the training loss was not finite at step {step}: lower {rate} "
-                f"({getattr(self.trainer.args, rate)}), lengthen warmup_steps, or use bf16 or no mixed "
+                f"the training loss was not finite at step {step}: lower {key} "
+                f"({value}), lengthen warmup_steps, or use bf16 or no mixed "
                 "precision instead of fp16; the checkpoints before it are kept"
             )
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        # Nowhere else: the check waits for the device.
+        """Check where the device is waited for anyway, and nowhere else."""
         if control.should_log or control.should_save or control.should_evaluate:
             self._check()
 
     on_epoch_end = on_step_end
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
+        """Check the last steps."""
         self._check()
 
 
-class AverageCallback(TrainerCallback):
-    """Average the weights after every optimizer step."""
+class ExtensionCallback(TrainerCallback):
+    """Tell the extensions of every optimizer step."""
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
+    def __init__(self, extensions: Sequence[Extension]) -> None:
+        self.extensions = extensions
 
     def on_optimizer_step(self, args, state, control, **kwargs) -> None:
-        self.trainer.average.update(state.global_step + 1)
+        """Call `after_step`; Trainer counts the step only afterwards."""
+        for extension in self.extensions:
+            extension.after_step(state.global_step + 1)
 
 
 class EarlyStopping(EarlyStoppingCallback):

@@ -10,6 +10,9 @@ from training.common.files import read_json
 
 COMPLETE = "complete"  # written into a checkpoint last, so that half a checkpoint is never resumed
 
+# Instead of model.safetensors with `tune: lora`: what is trained, without what is frozen.
+LORA_WEIGHTS = "lora.safetensors"
+
 PROBE = "probe"  # folder of the first phase of `tune: probe_then_full`
 
 PROBE_RESULT = "probe.json"  # written when a probe has come to its end
@@ -50,6 +53,20 @@ def find_checkpoints(folder: Path, wanted: str | None, tune: str) -> tuple[str |
     # Heads have no config; the folder's name says nothing, a run's may be `probe` too.
     is_probe = found is not None and not (Path(found) / "config.json").is_file()
     return (None, found) if is_probe else (found, None)
+
+
+def refuse_other_method(checkpoint: Path, tune: str) -> None:
+    """Refuse a checkpoint that LoRA wrote where something else is trained, and the other way round.
+
+    Raises:
+        UserError: it is so.
+    """
+    is_lora = (checkpoint / LORA_WEIGHTS).is_file()
+    if is_lora != (tune == "lora"):
+        raise UserError(
+            f"checkpoint {checkpoint} was written with{'' if is_lora else 'out'} tune: lora and "
+            f"the recipe has {tune}: resume with the recipe that it has"
+        )
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

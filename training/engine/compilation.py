@@ -1,4 +1,9 @@
-"""TODO."""
+"""How a training step is computed: torch.compile and TF32.
+
+Compiled is the network as training calls it, whose batches are all of one shape. Flip,
+normalisation and loss stay outside the graph. Evaluation calls the network itself, uncompiled, so
+that its last, partial batch never waits for another compilation.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments
 from transformers.utils import is_torch_tf32_available
 
@@ -15,17 +21,16 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-
 
 
 def trains_in_tf32(args: TrainingArguments) -> bool:
-    """Unless the recipe says `tf32: false`, wherever the device has it."""
+    """Tell whether float32 products are rounded to TF32: wherever the device has it, unless `tf32: false`."""
     return args.tf32 is not False and args.device.type == "cuda" and is_torch_tf32_available()
 
 
-# ---- torch.compile -------------------------------------------------------------------------------
-
-
 def check_compilation(backend: str | None, mode: str | None) -> None:
-    """Refuse what torch.compile would refuse after the data are read."""
-    from accelerate.utils import DynamoBackend
+    """Refuse what torch.compile would refuse only after the data are read.
 
+    Raises:
+        UserError: a backend or a mode that there is not; None leaves torch's default.
+    """
     backends = [each.value.lower() for each in DynamoBackend if each.value != "NO"]
     if backend is not None and backend not in backends:
         raise UserError(f"torch_compile_backend is {backend}: give one of {', '.join(backends)}")
@@ -35,7 +40,11 @@ def check_compilation(backend: str | None, mode: str | None) -> None:
 
 @contextlib.contextmanager
 def compilation_errors() -> Iterator[None]:
-    """What torch.compile could not do, in one line; a missing compiler above all."""
+    """Say in one line what torch.compile could not do inside; a missing compiler above all.
+
+    Raises:
+        UserError: torch.compile failed.
+    """
     try:
         yield
     except torch._dynamo.exc.TorchDynamoException as error:

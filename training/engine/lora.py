@@ -17,49 +17,69 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PreTrainedModel
 
 from training.common.errors import UserError
-from training.engine.arguments import FineTuningArguments
+from training.engine.arguments import MethodArguments
+from training.engine.checkpoints import LORA_WEIGHTS
+from training.engine.training_arguments import Settings
 from training.model.head import heads_of
-
-# In a checkpoint instead of model.safetensors: what is trained, without what is frozen.
-LORA_WEIGHTS = "lora.safetensors"
+from training.model.network import Network
 
 _ADDED = ".lora_"  # in the names of peft's parameters
 
 
-class Adapters:
-    """The adapters in a network, until they are merged into it.
+class LoRA:
+    """Trains low-rank updates of chosen matrices and the head in full, until they are merged.
 
     Args:
-        model: with peft's layers in it.
-        tuner: peft's own object around `model`.
+        network: with peft's layers in it.
+        tuner: peft's own object around the model.
     """
 
-    def __init__(self, model: PreTrainedModel, tuner: Any) -> None:
-        self.model, self._tuner = model, tuner
+    tune = "lora"
+
+    def __init__(self, network: Network, tuner: Any) -> None:
+        self.model, self._tuner = network.model, tuner
         # Positions are frozen too, but interpolated for another image_size, which another processor
         # may round otherwise; like the buffers, they are saved, as they are small.
         frozen = {
             name: parameter
-            for name, parameter in model.named_parameters()
+            for name, parameter in self.model.named_parameters()
             if not parameter.requires_grad and not name.endswith("position_embeddings")
         }
         self._frozen = set(frozen)
         self.frozen_sha256 = _sha256(frozen)
 
+    def refuse_shards(self) -> None:
+        """Refuse FSDP and DeepSpeed.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            "tune is lora with FSDP or DeepSpeed: adapters are merged where the whole matrix is; use "
+            "accelerate_config.yaml, whose processes hold all the weights"
+        )
+
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything that training changes, by its name in the network with adapters."""
+        """Return everything that training changes, by its name in the network with adapters."""
         state = self.model.state_dict()
         return {name: value for name, value in state.items() if name not in self._frozen}
 
-    def save(self, path: Path) -> None:
-        """Write `state` with the sum of the frozen weights, which a resume takes from `model` again."""
+    def save(self, folder: Path) -> None:
+        """Write lora.safetensors: the adapters and the head; the rest is in `model` still."""
+        self.save_state(folder / LORA_WEIGHTS)
+
+    def load(self, folder: Path) -> None:
+        """Load a checkpoint's adapters and head."""
+        self.load_state(folder / LORA_WEIGHTS)
+
+    def save_state(self, path: Path) -> None:
+        """Write `state` with the SHA-256 of the frozen weights, which a resume takes from `model` again."""
         save_file(self.state(), path, {"format": "pt", "frozen_sha256": self.frozen_sha256})
 
-    def load(self, path: Path) -> None:
-        """Load what `save` wrote, every tensor of it.
+    def load_state(self, path: Path) -> None:
+        """Load what `save_state` wrote, every tensor of it.
 
         Raises:
             UserError: it was trained with other adapters, or on other frozen weights.
@@ -80,7 +100,7 @@ class Adapters:
             )
         self.model.load_state_dict(saved, strict=False)  # the names were compared above
 
-    def merge(self) -> None:
+    def finish(self) -> None:
         """Add the updates to their matrices, in float32, and take peft out of the network."""
         self._tuner.merge_and_unload()
         self.model.requires_grad_(True)
@@ -94,43 +114,42 @@ def _sha256(tensors: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def add_adapters(model: PreTrainedModel, args: FineTuningArguments) -> Adapters | None:
-    """Freeze the network but for its head, and adapt the named linear layers; none for other `tune`.
+def add_adapters(network: Network, settings: Settings) -> LoRA:
+    """Freeze the network but for its head, and adapt the named linear layers.
 
-    The first values come from `args.seed` alone, and nothing else that is drawn later changes.
+    The first values come from `seed` alone, and nothing else that is drawn later changes.
 
     Raises:
         UserError: a name that no linear layer has, or a rank that does not fit.
     """
-    if args.tune != "lora":
-        return None
+    model, args, method = network.model, settings.training, settings.method
     checkpointing = args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {})
     if checkpointing and checkpointing.get("use_reentrant"):
         raise UserError(
             "gradient_checkpointing_kwargs has use_reentrant with tune lora: below frozen embeddings no "
             "adapter would get a gradient; leave use_reentrant out"
         )
-    from peft import LoraConfig, LoraModel
+    from peft import LoraConfig, LoraModel  # optional: the extra `lora`
 
     heads = heads_of(model)  # two in a distilled DeiT
     config = LoraConfig(
-        r=args.lora_rank,
-        lora_alpha=args.lora_alpha,
-        lora_dropout=args.lora_dropout,
-        target_modules=find_layers(model, heads, args.lora_target_modules, args.lora_rank),
+        r=method.lora_rank,
+        lora_alpha=method.lora_alpha,
+        lora_dropout=method.lora_dropout,
+        target_modules=find_layers(model, heads, method.lora_target_modules, method.lora_rank),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
         tuner = LoraModel(model, config, "default")
     for head in heads:
         head.requires_grad_(True)
-    return Adapters(model, tuner)
+    return LoRA(network, tuner)
 
 
 def find_layers(
     model: nn.Module, heads: list[nn.Linear], wanted: list[str], rank: int
 ) -> list[str]:
-    """Full names of the linear layers whose name ends with one of `wanted`; every one must match.
+    """Find the full names of the linear layers whose name ends with one of `wanted`; each must match.
 
     Raises:
         UserError: a name without a layer; it is named, with names that there are.
@@ -163,34 +182,27 @@ def find_layers(
     return names
 
 
-# ---- what run.json says --------------------------------------------------------------------------
+def describe_lora(method: MethodArguments) -> dict[str, Any] | None:
+    """Describe the adapters for run.json: rank, alpha, dropout, target_modules, peft's version.
 
-
-def describe_lora(args: FineTuningArguments) -> dict[str, Any] | None:
-    """None where `tune` is something else."""
-    if args.tune != "lora":
+    None where `tune` is something else.
+    """
+    if method.tune != "lora":
         return None
     return {
-        "rank": args.lora_rank,
-        "alpha": args.lora_alpha,
-        "dropout": args.lora_dropout,
-        "target_modules": list(args.lora_target_modules),
+        "rank": method.lora_rank,
+        "alpha": method.lora_alpha,
+        "dropout": method.lora_dropout,
+        "target_modules": list(method.lora_target_modules),
         "peft": version("peft"),
     }
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(trained, of the network as it is released): adapters are merged, and only count as trained."""
+    """Count (the trained parameters, those of the network as it is released).
+
+    Adapters are merged in the end, and count as trained only.
+    """
     named = list(model.named_parameters())
     trained = sum(parameter.numel() for _, parameter in named if parameter.requires_grad)
     return trained, sum(parameter.numel() for name, parameter in named if _ADDED not in name)
-
-
-def trained_line(facts: dict[str, Any], num_parameters: int) -> str:
-    """What is trained, for the line that a run starts with; empty where it is everything."""
-    if (lora := facts["lora"]) is None:
-        return ""
-    return (
-        f"; LoRA of rank {lora['rank']} on {', '.join(lora['target_modules'])} trains "
-        f"{facts['num_trainable_parameters']:,} of {num_parameters:,} parameters"
-    )

@@ -1,58 +1,52 @@
-"""The training loss: cross-entropy or a noise-robust one, of labels that may be mixed.
+"""The training loss: cross-entropy or a noise-robust one.
 
-Labels stay class ids. A mixed image has two of them and the share of its own, so no soft target
-ever reaches the network, whose `problem_type` stays `single_label_classification`.
+Labels stay class ids, also where images are mixed (`extensions.mixing`), so no soft target ever
+reaches the network, whose `problem_type` stays `single_label_classification`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
-from training.input.mixing import partners
+from training.engine.training_arguments import Settings
 
 
-def training_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    own_share: torch.Tensor | None = None,
-    *,
-    smoothing: float = 0.0,
-    q: float | None = None,
-) -> torch.Tensor:
-    """Mean loss of a batch.
+@dataclass(frozen=True)
+class Criterion:
+    """A loss of logits (batch, classes) in float32 and class ids (batch,).
 
-    Args:
-        logits: (batch, classes), float32.
-        labels: (batch,), class ids.
-        own_share: (batch,), the share of its own label in each mixed image; the rest is its
-            neighbour's. None: nothing was mixed.
+    Attributes:
         smoothing: label smoothing, 0 to below 1.
         q: of the generalised cross-entropy; None takes the cross-entropy.
     """
-    if own_share is None:
-        return losses_of(logits, labels, smoothing, q, "mean")
-    own = losses_of(logits, labels, smoothing, q, "none")
-    others = losses_of(logits, partners(labels), smoothing, q, "none")
-    return (own_share * own + (1 - own_share) * others).mean()
 
+    smoothing: float = 0.0
+    q: float | None = None
 
-def losses_of(
-    logits: torch.Tensor, labels: torch.Tensor, smoothing: float, q: float | None, reduction: str
-) -> torch.Tensor:
-    """Of images that are not mixed: (batch,) with reduction "none", or their "mean"."""
-    if q is None:
-        return nn.functional.cross_entropy(
-            logits, labels, label_smoothing=smoothing, reduction=reduction
-        )
-    losses = generalized_cross_entropy(logits, labels, q, smoothing)
-    return losses.mean() if reduction == "mean" else losses
+    @classmethod
+    def of(cls, settings: Settings) -> Criterion:
+        """Make the loss that a recipe trains on."""
+        return cls(settings.training.label_smoothing_factor, settings.loss.generalized_q)
+
+    def __call__(
+        self, logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean"
+    ) -> torch.Tensor:
+        """Compute the mean loss of a batch, or with reduction "none" that of each image, (batch,)."""
+        if self.q is None:
+            return nn.functional.cross_entropy(
+                logits, labels, label_smoothing=self.smoothing, reduction=reduction
+            )
+        losses = generalized_cross_entropy(logits, labels, self.q, self.smoothing)
+        return losses.mean() if reduction == "mean" else losses
 
 
 def generalized_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, q: float, smoothing: float = 0.0
 ) -> torch.Tensor:
-    """(1 - p^q) / q of the label's probability p: (batch,). Zhang & Sabuncu 2018, 1805.07836.
+    """Compute (1 - p^q) / q of the label's probability p: (batch,). Zhang & Sabuncu 2018, 1805.07836.
 
     Its gradient is the cross-entropy's times p^q: an image whose label the network does not
     believe counts less. For q -> 0 it is the cross-entropy, for q = 1 the mean absolute error.

@@ -1,17 +1,86 @@
-"""TODO."""
+"""Which weights training changes, and how a checkpoint holds them: a `Method`, exactly one a run.
+
+The whole network stands here, LoRA in `lora`, the heads of a linear probe in `training.probe.heads`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from training.common.errors import UserError
 from training.common.files import read_json
+from training.model.network import Network
 
 
-def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
+class Method(Protocol):
+    """What is trained of a network; `tune` is its name in the recipe and in messages."""
+
+    tune: str
+    model: nn.Module  # what Trainer trains
+
+    def refuse_shards(self) -> None:
+        """Raise UserError if it needs the whole weights in every process (not so in FSDP, DeepSpeed)."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return everything that training changes, by name: the tensors themselves, not copies."""
+
+    def save(self, folder: Path) -> None:
+        """Write the weights into a checkpoint folder, in the form that is scored and loaded."""
+
+    def load(self, folder: Path) -> None:
+        """Load what `save` wrote, every tensor of it, or raise UserError."""
+
+    def save_state(self, path: Path) -> None:
+        """Write `state` into one file."""
+
+    def load_state(self, path: Path) -> None:
+        """Load what `save_state` wrote, every tensor of it, or raise UserError."""
+
+    def finish(self) -> None:
+        """Bring the network into the form in which it is released."""
+
+
+class WholeNetwork:
+    """Trains all weights. A checkpoint is a folder for `from_pretrained`."""
+
+    def __init__(self, network: Network, tune: str = "full") -> None:
+        self.model, self.processor, self.tune = network.model, network.processor, tune
+
+    def refuse_shards(self) -> None:
+        """Allow FSDP and DeepSpeed: Trainer gathers the weights."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return all parameters and buffers."""
+        return self.model.state_dict()
+
+    def save(self, folder: Path) -> None:
+        """Write model.safetensors, config.json and preprocessor_config.json."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        """Load a checkpoint's weights strictly; see `load_weights`."""
+        load_weights(self.model, folder)
+
+    def save_state(self, path: Path) -> None:
+        """Write all parameters and buffers."""
+        save_file(self.model.state_dict(), path)
+
+    def load_state(self, path: Path) -> None:
+        """Load all parameters and buffers, strictly."""
+        self.model.load_state_dict(load_file(path), strict=True)
+
+    def finish(self) -> None:
+        """Change nothing: the network is as it is released."""
+
+
+def load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
     """Load a checkpoint's weights, every one of them.
 
     Trainer's own loading reads the file's names as they are, non-strictly. `save_pretrained` of
@@ -21,12 +90,12 @@ def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
     Raises:
         UserError: the checkpoint is of another network, or of the heads of a linear probe.
     """
-    if not (Path(checkpoint) / "config.json").is_file():
+    if not (checkpoint / "config.json").is_file():
         raise UserError(
             f"checkpoint {checkpoint} holds no whole network (a linear probe's?): resume with the recipe "
             "that it has"
         )
-    written_by = read_json(Path(checkpoint) / "config.json").get("architectures")
+    written_by = read_json(checkpoint / "config.json").get("architectures")
     if written_by != [type(model).__name__]:  # transformers would draw what it cannot find
         raise UserError(
             f"checkpoint {checkpoint} is of another network, {written_by} and not {type(model).__name__}: "

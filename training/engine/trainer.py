@@ -1,38 +1,42 @@
-"""The Trainer subclass, as little as needed."""
+"""Trainer with keyed order, methods and extensions; as little of it as needed.
+
+Five private methods of Trainer are overridden, for want of a public one:
+`_get_train_sampler` (the order is ours), `_run_epoch` (Trainer asks only after a first step whether
+an early stop was resumed), `_save_checkpoint` (what Trainer's just-in-time checkpoints call too, so
+that a complete one can be told from half a one), `_load_from_checkpoint` and `_load_best_model`
+(Trainer's own loading takes no encoder weight from a ViT's files, silently: see `method`).
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
-from inference.food_classification import Preprocessing
 from training.common.errors import UserError
 from training.common.precision import tf32
-from training.engine.arguments import FineTuningArguments
 from training.engine.callbacks import (
-    AverageCallback,
     EarlyStopping,
     EpochCallback,
+    ExtensionCallback,
     FiniteLossCallback,
     LogCallback,
 )
-from training.engine.checkpoints import COMPLETE
+from training.engine.checkpoints import COMPLETE, refuse_other_method
 from training.engine.compilation import compilation_errors, trains_in_tf32
-from training.engine.extensions.averaging import TRAINED_WEIGHTS, WeightAverage
-from training.engine.extensions.drop_path import DropPath
-from training.engine.extensions.layer_decay import decay_learning_rates
-from training.engine.lora import LORA_WEIGHTS, Adapters
-from training.engine.loss import training_loss
-from training.engine.method import load_weights
+from training.engine.extension import Extension
+from training.engine.loss import Criterion
+from training.engine.method import Method
+from training.engine.training_arguments import FineTuningArguments
 from training.input.batch import EpochSampler, collate, to_model_input
 from training.input.eval_images import CachedImages
+from training.model.network import Network
 
 NO_DECAY = (
     "cls_token",
@@ -43,199 +47,113 @@ NO_DECAY = (
 )
 
 
-class FoodTrainer(Trainer):
-    """Trainer whose batches are uint8 until they are on the device, and whose order is keyed."""
+class BaseTrainer(Trainer):
+    """Trainer whose order is keyed, whose loss stays finite and whose checkpoints are a method's.
+
+    Args:
+        network: what is released in the end.
+        method: what is trained of it, and what a checkpoint holds.
+        sampler: the order of the training images.
+        extensions: features that act, in the order in which they act.
+        offered: the classes of all extensions that there are, with the value of each one's key; a
+            checkpoint of one that is not in `extensions` is refused.
+        num_workers: processes that decode images, for the record.
+        rate: name and value of the learning rate to lower where a loss is not finite.
+    """
 
     args: FineTuningArguments
-    rate_key = "learning_rate"  # what to lower where a loss is not finite
 
     def __init__(
         self,
         *,
-        preprocessing: Preprocessing,
+        network: Network,
+        method: Method,
         sampler: EpochSampler,
-        drop_path: DropPath | None = None,
-        adapters: Adapters | None = None,
+        extensions: Sequence[Extension] = (),
+        offered: Mapping[type[Extension], Any] | None = None,
+        num_workers: int | None = None,
+        rate: tuple[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.preprocessing, self.sampler = preprocessing, sampler
-        self.drop_path = drop_path or DropPath(num_branches=0)
-        self.adapters = adapters  # until they are merged, after the training
-        self.num_workers = self.args.dataloader_num_workers  # that decode
+        super().__init__(model=method.model, data_collator=collate, **kwargs)
+        self.network, self.method, self.sampler = network, method, sampler
+        self.extensions, self.offered = extensions, offered or {}
+        self.active: Sequence[Extension] = ()  # the extensions, while training
+        self.loaded_best = False
+        workers = self.args.dataloader_num_workers
+        self.num_workers = workers if num_workers is None else num_workers
         self.label_names = ["labels"]  # Trainer looks in the network's signature; not all have them
         # ViT's forward takes **kwargs, so Trainer believes the loss is already divided by the
         # number of accumulated batches; ours is a mean over one batch, and Trainer must divide.
         self.model_accepts_loss_kwargs = False
         self.first_bad_step = torch.full((), -1, device=self.args.device)
+        for part in (method, *extensions) if self.is_sharded else ():
+            part.refuse_shards()
+        self._exchange_callbacks(rate or ("learning_rate", self.args.learning_rate))
+
+    def _exchange_callbacks(self, rate: tuple[str, Any]) -> None:
         for callback in (ProgressCallback, PrinterCallback):
             self.remove_callback(callback)
-        self.add_callback(EpochCallback(sampler))
-        self.add_callback(FiniteLossCallback(self))
+        self.add_callback(EpochCallback(self.sampler))
+        self.add_callback(FiniteLossCallback(self._ask_for_bad_step, rate))
         self.add_callback(LogCallback())
-        self.average: WeightAverage | None = None  # while training with ema_decay
-        self._refuse_shards()
-        if self.args.ema_decay is not None:
-            self.add_callback(AverageCallback(self))
+        self.add_callback(ExtensionCallback(self.extensions))
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStopping(self.args.early_stopping_patience))
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether FSDP or DeepSpeed splits the weights over the processes."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
+    # ---- training --------------------------------------------------------------------------------
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        if self.args.ema_decay is not None:
-            self.average = WeightAverage(self.model, self.args.ema_decay)
+        """Train; afterwards the network has the weights that are kept, as they are released."""
+        self.active = self.extensions
+        for extension in self.active:
+            extension.prepare(self.method)
         with compilation_errors(), tf32(trains_in_tf32(self.args)):
             result = super().train(*args, **kwargs)
-        if self.average is not None:  # the best checkpoint's, if loaded, are averaged already
-            self.average.swap()
-            self.average = None
-        if self.adapters is not None:
-            self.adapters.merge()
-            self.adapters = None
+        for extension in self.active:
+            extension.finish(self.loaded_best)
+        self.active = ()
+        self.method.finish()
         return result
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        with self._averaged():
-            return super().evaluate(*args, **kwargs)
-
-    def _averaged(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self.average is None else self.average.in_model()
-
-    def _refuse_shards(self) -> None:
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            return
-        if self.args.ema_decay is not None:
-            raise UserError(
-                f"ema_decay {self.args.ema_decay} with FSDP or DeepSpeed: each process holds a part of the "
-                "weights only; use accelerate_config.yaml, or leave ema_decay out"
-            )
-        if self.adapters is not None:
-            raise UserError(
-                "tune is lora with FSDP or DeepSpeed: adapters are merged where the whole matrix is; use "
-                "accelerate_config.yaml, whose processes hold all the weights"
-            )
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        return self.sampler
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Cached images come by whole batches: worker processes would only copy them once more."""
-        images = self.eval_dataset if eval_dataset is None else eval_dataset
-        if not isinstance(images, CachedImages):
-            return super().get_eval_dataloader(eval_dataset)
-        loader = DataLoader(
-            images,
-            batch_size=self.args.eval_batch_size,
-            collate_fn=collate,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
-        return self.accelerator.prepare(loader)
-
-    def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return to_model_input(super()._prepare_inputs(inputs), self.preprocessing)
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        self.drop_path.draws = inputs.get("drop_path")
-        outputs = model(pixel_values=inputs["pixel_values"])
-        logits, args = outputs.logits.float(), self.args
-        if model.training:
-            loss = training_loss(
-                logits,
-                inputs["labels"],
-                inputs.get("own_share"),
-                smoothing=args.label_smoothing_factor,
-                q=args.generalized_q(),
-            )
-        else:
-            loss = training_loss(logits, inputs["labels"])
-        # A distilled DeiT gives the scores of each of its heads as well.
-        return (loss, {"logits": logits}) if return_outputs else loss
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Not one step more of a run that had stopped early; Trainer asks only after the first."""
-        if not self.control.should_training_stop:
-            super()._run_epoch(*args, **kwargs)
-
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        """Take one step, and remember the first whose loss is not finite."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         # Remembered on the device and read when logging: an `if` here would wait for the device.
         bad = ~torch.isfinite(loss) & (self.first_bad_step < 0)
         self.first_bad_step.masked_fill_(bad, self.state.global_step + 1)
         return loss
 
+    def _ask_for_bad_step(self) -> int:
+        return int(self.accelerator.gather(self.first_bad_step.view(1)).max())
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        return self.sampler
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Take not one step more of a run that had stopped early."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
+
     def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
-        """None are counted: Trainer walks all modules at every batch, for a rule made for tokens."""
+        """Count none: Trainer walks all modules at every batch, for a rule made for tokens."""
         return 0
 
-    def _save_checkpoint(self, model, trial) -> None:
-        with self._averaged():  # `from_pretrained(checkpoint)` gives what was scored
-            super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save and not self.args.save_only_model:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            if self.average is not None:
-                self._save_weights(folder / TRAINED_WEIGHTS)
-            (folder / COMPLETE).touch()
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        trained = Path(resume_from_checkpoint) / TRAINED_WEIGHTS
-        if trained.is_file() != (self.average is not None):
-            raise UserError(
-                f"checkpoint {resume_from_checkpoint} was written with{'' if trained.is_file() else 'out'} "
-                f"ema_decay and the recipe has {self.args.ema_decay}: resume with the recipe that it has"
-            )
-        self._load_weights(resume_from_checkpoint)
-        if self.average is not None:
-            self.average.restart()
-            if self.adapters is None:
-                self.model.load_state_dict(load_file(trained), strict=True)
-            else:
-                self.adapters.load(trained)
-
-    def _load_best_model(self) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_best_model()
-        self._load_weights(self.state.best_model_checkpoint)
-        self.average = None
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """While adapters are trained, a checkpoint is they and the head; the rest is `model` still."""
-        if self.adapters is None:
-            return super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            self._save_weights(folder / LORA_WEIGHTS)
-
-    def _save_weights(self, path: Path) -> None:
-        if self.adapters is None:
-            save_file(self.model.state_dict(), path)
-        else:
-            self.adapters.save(path)
-
-    def _load_weights(self, checkpoint: str) -> None:
-        lora = Path(checkpoint) / LORA_WEIGHTS
-        if lora.is_file() != (self.adapters is not None):
-            raise UserError(
-                f"checkpoint {checkpoint} was written with{'' if lora.is_file() else 'out'} tune: lora and "
-                f"the recipe has {self.args.tune}: resume with the recipe that it has"
-            )
-        if self.adapters is None:
-            load_weights(self.model, checkpoint)
-        else:
-            self.adapters.load(lora)
-
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make Trainer's optimizer, and let the extensions change its groups."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        if is_new and self.args.layer_decay != 1:
-            target = self.model if model is None else model
-            decay_learning_rates(optimizer, target, self.args.layer_decay)
+        for extension in self.extensions if is_new else ():
+            extension.parameter_groups(optimizer, self.model if model is None else model)
         return optimizer
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Weight decay for matrices only: no bias, norm, class token or position embedding.
+        """Name the parameters with weight decay: matrices; no bias, norm, class token or position.
 
         Trainer's own rule decays ViT's `cls_token` and `position_embeddings`. A vector may be stored
         with more dimensions, as the gain of ConvNeXt V2 is: only those above 1 count.
@@ -247,9 +165,113 @@ class FoodTrainer(Trainer):
             and name.rsplit(".", 1)[-1] not in NO_DECAY
         ]
 
+    # ---- scoring and files -----------------------------------------------------------------------
 
-def kept_step(trainer: FoodTrainer) -> int:
-    """The step whose weights the network has once training is over.
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score the selection slice, with the weights that would be kept."""
+        for extension in self.active:
+            extension.before_scoring(self.state.global_step)
+        with self._scoring():
+            return super().evaluate(*args, **kwargs)
+
+    def _scoring(self) -> contextlib.ExitStack:
+        stack = contextlib.ExitStack()
+        for extension in self.active:
+            stack.enter_context(extension.scoring())
+        return stack
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the network as it is released; when Trainer calls, what is trained of it."""
+        if self.is_sharded:  # Trainer gathers
+            super().save_model(output_dir, _internal_call)
+        elif self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            if _internal_call:
+                self.method.save(folder)
+            else:
+                self.network.model.save_pretrained(folder)
+                self.network.processor.save_pretrained(folder)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        with self._scoring():  # `from_pretrained(checkpoint)` gives what was scored
+            super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save and not self.args.save_only_model:
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            for extension in self.active:
+                extension.save(folder)
+            (folder / COMPLETE).touch()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
+        if self.is_sharded:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        checkpoint = Path(resume_from_checkpoint)
+        self._refuse_other_extensions(checkpoint)
+        self._load_method(checkpoint)
+        for extension in self.active:
+            extension.load(checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.is_sharded:
+            return super()._load_best_model()
+        self._load_method(Path(self.state.best_model_checkpoint))
+        self.loaded_best = True
+
+    def _load_method(self, checkpoint: Path) -> None:
+        refuse_other_method(checkpoint, self.method.tune)
+        self.method.load(checkpoint)
+
+    def _refuse_other_extensions(self, checkpoint: Path) -> None:
+        """Refuse a checkpoint that was written with an extension that is off now, or without one."""
+        on = {type(extension) for extension in self.extensions}
+        for kind, value in self.offered.items():
+            wrote = kind.file is not None and (checkpoint / kind.file).is_file()
+            if kind.file is not None and wrote != (kind in on):
+                raise UserError(
+                    f"checkpoint {checkpoint} was written with{'' if wrote else 'out'} {kind.key} and "
+                    f"the recipe has {value}: resume with the recipe that it has"
+                )
+
+
+class FoodTrainer(BaseTrainer):
+    """Trains on images: batches are uint8 until they are on the device."""
+
+    def __init__(self, *, criterion: Criterion, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.criterion = criterion
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Normalise a batch, let the extensions act on it, and compute its loss."""
+        batch = to_model_input(inputs, self.network.preprocessing)
+        for extension in self.extensions:
+            extension.before_forward(batch)
+        logits = model(pixel_values=batch["pixel_values"]).logits.float()
+        if model.training:
+            loss = self.criterion(logits, batch["labels"])
+            for extension in self.extensions:
+                loss = extension.loss(logits, batch, loss)
+        else:
+            loss = Criterion()(logits, batch["labels"])
+        # A distilled DeiT gives the scores of each of its heads as well.
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Load cached images by whole batches: worker processes would only copy them once more."""
+        images = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(images, CachedImages):
+            return super().get_eval_dataloader(eval_dataset)
+        loader = DataLoader(
+            images,
+            batch_size=self.args.eval_batch_size,
+            collate_fn=collate,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
+
+def kept_step(trainer: BaseTrainer) -> int:
+    """Return the step whose weights the network has once training is over.
 
     Trainer notes the best step in any case; it loads its weights only if told to, and if their
     checkpoint is still there.

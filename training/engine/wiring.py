@@ -1,4 +1,4 @@
-"""TODO."""
+"""A trainer from a network, images and settings; the list of the extensions that there are."""
 
 from __future__ import annotations
 
@@ -6,17 +6,93 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.data.splits import Splits
-from training.engine.arguments import FineTuningArguments
-from training.engine.extensions.drop_path import add_drop_path
-from training.engine.extensions.layer_decay import layer_ids
+from training.engine.extension import Extension
+from training.engine.extensions.average_last import AverageLast
+from training.engine.extensions.averaging import MovingAverage
+from training.engine.extensions.drop_path import DropPath
+from training.engine.extensions.erasing import Erasing
+from training.engine.extensions.layer_decay import LayerDecay
+from training.engine.extensions.mixing import Mixing
 from training.engine.lora import add_adapters
+from training.engine.loss import Criterion
+from training.engine.method import Method, WholeNetwork
 from training.engine.trainer import FoodTrainer
+from training.engine.training_arguments import FineTuningArguments, Settings
 from training.evaluation.classification import FoodMetrics
 from training.evaluation.metrics import SUMMARY
-from training.input.batch import EpochSampler, collate
+from training.input.batch import EpochSampler
 from training.input.eval_images import evaluation_images
 from training.input.train_images import TrainImages
 from training.model.network import Network
+
+# In the order in which they act: an image is erased before it is mixed.
+EXTENSIONS: tuple[type[Extension], ...] = (
+    LayerDecay,
+    DropPath,
+    Erasing,
+    Mixing,
+    MovingAverage,
+    AverageLast,
+)
+
+
+def build_trainer(
+    network: Network, splits: Splits, settings: Settings, eval_cache_gb: float = 0.0
+) -> FoodTrainer:
+    """Wire network, images, method, extensions and metrics together.
+
+    Args:
+        eval_cache_gb: limit of the cache in which the selection slice is decoded now; 0 keeps none,
+            and the slice is decoded at each scoring.
+
+    Raises:
+        UserError: fewer training images than one global batch, nothing that selects, or a network
+            that cannot do what the recipe asks.
+    """
+    args = settings.training
+    check_trained(splits, args)
+    if args.gradient_checkpointing and not network.model.supports_gradient_checkpointing:
+        raise UserError(
+            f"gradient_checkpointing: {type(network.model).__name__} does not support it; leave it out"
+        )
+    method = build_method(network, settings)
+    built = [kind.build(network, settings) for kind in EXTENSIONS]
+    extensions = [extension for extension in built if extension is not None]
+    draws = [each.draws for each in extensions if each.draws is not None]
+    preprocessing, seed = network.preprocessing, args.order_seed
+    return FoodTrainer(
+        network=network,
+        method=method,
+        extensions=extensions,
+        offered={kind: vars(settings.extensions).get(kind.key) for kind in EXTENSIONS},
+        criterion=Criterion.of(settings),
+        args=args,
+        sampler=EpochSampler(len(splits.train), args.total_train_batch_size, seed),
+        train_dataset=TrainImages(splits.train, preprocessing, settings.augmentation, seed, draws),
+        eval_dataset=evaluation_images(splits.selection, preprocessing, eval_cache_gb),
+        processing_class=network.processor,  # for FSDP and DeepSpeed, whose files Trainer writes
+        compute_metrics=selection_metrics(),
+    )
+
+
+def build_method(network: Network, settings: Settings) -> Method:
+    """Make what is trained of the network: adapters with `tune: lora`, else all of it."""
+    if settings.method.tune == "lora":
+        return add_adapters(network, settings)
+    return WholeNetwork(network, settings.method.tune)
+
+
+def selection_metrics() -> Any:
+    """Make Trainer's `compute_metrics`: the metrics of `SUMMARY` on the selection slice."""
+    metrics = FoodMetrics()
+
+    def compute_metrics(prediction: Any) -> dict[str, float]:
+        result = metrics.compute(
+            predictions=prediction.predictions, references=prediction.label_ids
+        )
+        return {key: result[key] for key in SUMMARY}
+
+    return compute_metrics
 
 
 def check_trained(splits: Splits, args: FineTuningArguments) -> None:
@@ -35,48 +111,3 @@ def check_trained(splits: Splits, args: FineTuningArguments) -> None:
         raise UserError(
             f"metric_for_best_model is {chooses}: give one of {', '.join((*SUMMARY, 'loss'))}"
         )
-
-
-def build_trainer(
-    network: Network, splits: Splits, args: FineTuningArguments, eval_cache_gb: float = 0.0
-) -> FoodTrainer:
-    """Wire model, images and metrics together; the selection slice is decoded now, or at each use.
-
-    Raises:
-        UserError: fewer training images than one global batch, nothing that selects, or a network
-            that cannot do what the recipe asks.
-    """
-    check_trained(splits, args)
-    if args.gradient_checkpointing and not network.model.supports_gradient_checkpointing:
-        raise UserError(
-            f"gradient_checkpointing: {type(network.model).__name__} does not support it; leave it out"
-        )
-    adapters = add_adapters(network.model, args)
-    if args.layer_decay != 1:
-        layer_ids(network.model)  # refuses what it does not know
-    drop_path = add_drop_path(network.model, args.drop_path)
-    seed = args.seed if args.data_seed is None else args.data_seed
-    images = TrainImages(
-        splits.train, network.preprocessing, args.augmentation(), seed, drop_path.num_branches
-    )
-    metrics = FoodMetrics()
-
-    def compute_metrics(prediction: Any) -> dict[str, float]:
-        result = metrics.compute(
-            predictions=prediction.predictions, references=prediction.label_ids
-        )
-        return {key: result[key] for key in SUMMARY}
-
-    return FoodTrainer(
-        model=network.model,
-        args=args,
-        preprocessing=network.preprocessing,
-        processing_class=network.processor,
-        sampler=EpochSampler(len(splits.train), args.total_train_batch_size, seed),
-        drop_path=drop_path,
-        adapters=adapters,
-        train_dataset=images,
-        eval_dataset=evaluation_images(splits.selection, network.preprocessing, eval_cache_gb),
-        data_collator=collate,
-        compute_metrics=compute_metrics,
-    )

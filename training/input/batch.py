@@ -1,4 +1,4 @@
-"""TODO."""
+"""The order of an epoch, examples stacked to a batch, and a batch made ready on the device."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch.utils.data import default_collate
 
 from inference.food_classification import Preprocessing
-from training.input.mixing import erase, mix, own_share
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):
-    """A seeded permutation a epoch, cut to whole global batches, the epoch carried in the keys.
+    """The keys of one epoch: a seeded permutation, cut to whole batches of all processes.
 
-    Cutting here, and not batch by batch, is what makes 1 x 8, 1 x 4 accumulated twice and 2 x 4
-    see the same images in the same steps.
+    A key is `epoch * num_images + position`, for a worker is told nothing else. Cutting here, and
+    not batch by batch, is what makes 1 x 8, 1 x 4 accumulated twice and 2 x 4 see the same images
+    in the same steps.
     """
 
     def __init__(self, num_images: int, total_train_batch_size: int, seed: int) -> None:
@@ -26,6 +26,7 @@ class EpochSampler(torch.utils.data.Sampler[int]):
         self.steps_per_epoch = num_images // total_train_batch_size
 
     def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, which counts from 0, that the next iteration goes through."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -39,7 +40,7 @@ class EpochSampler(torch.utils.data.Sampler[int]):
 def collate(
     examples: list[dict[str, Any]] | dict[str, torch.Tensor],
 ) -> dict[str, torch.Tensor]:
-    """Stack examples: uint8 (batch, 3, height, width), int64 (batch,), bool (batch,) `flip`, boxes.
+    """Stack the examples of a batch: the keys stay, every value gets a first axis (batch,).
 
     A data set that reads whole batches has stacked them already. In a worker torch's own function
     stacks straight into shared memory, which saves a copy.
@@ -50,21 +51,16 @@ def collate(
 def to_model_input(
     batch: dict[str, torch.Tensor], preprocessing: Preprocessing
 ) -> dict[str, torch.Tensor]:
-    """On the device: flip, normalise, erase, mix. uint8 -> float32.
+    """Flip and normalise a batch on the device that it is on.
 
-    A batch that was mixed also has "own_share" (batch,): what is left of each image's own label;
-    what was drawn for stochastic depth stays as it is.
+    Args:
+        batch: what `collate` makes of the examples of `TrainImages` or `EvalImages`.
+
+    Returns:
+        The batch without "flip", and with "pixel_values" float32 (batch, 3, height, width).
     """
+    rest = {name: value for name, value in batch.items() if name != "flip"}
     pixels = batch["pixel_values"]
     if "flip" in batch:
         pixels = torch.where(batch["flip"].view(-1, 1, 1, 1), pixels.flip(-1), pixels)
-    pixels = preprocessing.normalize(pixels)
-    if "erase_box" in batch:
-        pixels = erase(pixels, batch["erase_box"])
-    kept = ("labels", "drop_path")
-    inputs = {"pixel_values": pixels} | {key: batch[key] for key in kept if key in batch}
-    if "mix_box" in batch:
-        lambdas, boxes = batch["mix_lambda"], batch["mix_box"]
-        inputs["pixel_values"] = mix(pixels, lambdas, boxes)
-        inputs["own_share"] = own_share(lambdas, boxes, pixels[0, 0].numel())
-    return inputs
+    return {**rest, "pixel_values": preprocessing.normalize(pixels)}

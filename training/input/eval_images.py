@@ -29,20 +29,21 @@ from training.common.errors import UserError
 from training.common.machine import local_main_first, num_decoders
 from training.common.progress import with_progress
 from training.data.array_store import GB, cache_folder, open_array, size_of, store, write_array
-from training.data.splits import Split, in_arrow, read_image, rows_at
+from training.data.splits import Split, encoded_bytes, in_arrow, rows_at
 from training.input.batch import collate
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # part of the key: raise it where the layout of the file changes
-
-BATCH = 32
+BATCH = 32  # images that a worker decodes before it hands them on
 
 
 class CachedImages(torch.utils.data.Dataset):
-    """positions -> a whole batch, as `collate` makes it of `EvalImages`; no worker is needed.
+    """Decoded images in memory-mapped `pixels`: positions -> a batch as `collate` makes it.
 
-    Consecutive positions give a view of the memory map: the one copy is that to the device.
+    A batch is {"pixel_values": uint8 (batch, 3, height, width), "labels": int64 (batch,)}; no
+    worker is needed. Consecutive positions give a view of the memory map: the one copy is that to
+    the device.
     """
 
     def __init__(self, pixels: np.ndarray, labels: Sequence[int]) -> None:
@@ -65,10 +66,15 @@ class CachedImages(torch.utils.data.Dataset):
 def evaluation_images(
     split: Split, preprocessing: Preprocessing, limit_gb: float
 ) -> EvalImages | CachedImages:
-    """The images of `split` from the cache, which is filled first if they fit into `limit_gb`.
+    """Open the images of `split` in the cache, which is filled first if they fit into `limit_gb`.
 
-    If they do not, or it is 0: images that are decoded at every pass. All processes call this
-    together; the local main process builds while the others wait.
+    All processes call this together; the first of each machine decodes while the others wait.
+
+    Args:
+        limit_gb: what all arrays in the cache may take together, in GB; 0 touches no cache.
+
+    Returns:
+        `CachedImages`, or `EvalImages`, which decode at every pass, where the cache has no room.
 
     Raises:
         UserError: an image is not the one that was checked when the data was loaded.
@@ -87,11 +93,16 @@ def evaluation_images(
 
 
 def shape_of(split: Split, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    """Say the shape of the decoded images: (num_images, 3, height, width)."""
     return len(split), 3, preprocessing.height, preprocessing.width
 
 
 def cache_key(content: Sequence[str], preprocessing: Preprocessing) -> str:
-    """sha256 over everything that decides the pixels; normalisation happens after the cache."""
+    """Compute the SHA-256 over everything that decides the pixels before they are normalised.
+
+    Args:
+        content: the SHA-256 of each image's encoded bytes, in order.
+    """
     after = ("image_mean", "image_std", "rescale_factor")
     fields = dataclasses.asdict(preprocessing)
     facts = {
@@ -109,12 +120,13 @@ def cache_key(content: Sequence[str], preprocessing: Preprocessing) -> str:
 
 
 def decoder_name() -> str:
+    """Name the library that decodes JPEGs, with its version: `simplejpeg 1.9.0`."""
     fast = food_classification.simplejpeg is not None
     return f"simplejpeg {version('simplejpeg')}" if fast else f"pillow {version('pillow')}"
 
 
 def build(path: Path, split: Split, preprocessing: Preprocessing, limit_gb: float) -> None:
-    """Decode `split` into `path`, or say in one line why it is not kept."""
+    """Decode `split` into the file `path`; where it is not kept, log the reason in one line."""
     shape = shape_of(split, preprocessing)
     size = size_of(shape) / GB
 
@@ -131,7 +143,12 @@ def build(path: Path, split: Split, preprocessing: Preprocessing, limit_gb: floa
 
 
 def write_pixels(path: Path, split: Split, preprocessing: Preprocessing) -> None:
-    """Decode on all cores of this machine, a batch at a time."""
+    """Decode `split` into the file `path`, on all cores of this machine and a batch at a time.
+
+    Raises:
+        UserError: an image is not the one that was checked when the data was loaded.
+        OSError: the file cannot be written; nothing of it stays.
+    """
     loader = DataLoader(
         CheckedImages(split, preprocessing),
         batch_size=BATCH,
@@ -148,10 +165,12 @@ def write_pixels(path: Path, split: Split, preprocessing: Preprocessing) -> None
 
 
 class CheckedImages(torch.utils.data.Dataset):
-    """positions -> a batch as `EvalImages` decodes it, and which of its images have `changed`.
+    """Images that are compared, before they are decoded, with what the scan of the data had read.
 
-    The key names the contents that were read when the data was loaded. A file that was replaced
-    since then would put other pixels under that name.
+    positions -> {"pixel_values": uint8 (batch, 3, height, width), "changed": int64 (num_changed,)},
+    where "changed" has the positions of the images with another content and "pixel_values" is empty
+    if there are any. The key of a cache names the contents that were scanned: a file that was
+    replaced since then would put other pixels under that name.
     """
 
     def __init__(self, split: Split, preprocessing: Preprocessing) -> None:
@@ -163,7 +182,7 @@ class CheckedImages(torch.utils.data.Dataset):
 
     def __getitems__(self, positions: list[int]) -> dict[str, torch.Tensor]:
         rows = self.dataset.__getitems__(positions)
-        encoded = [read_image(row["image"]) for row in rows]
+        encoded = [_bytes_or_none(row["image"]) for row in rows]
         changed = [
             position
             for position, data in zip(positions, encoded, strict=True)
@@ -176,7 +195,20 @@ class CheckedImages(torch.utils.data.Dataset):
         }
 
 
+def _bytes_or_none(image: dict[str, Any]) -> bytes:
+    """Read the encoded bytes of a row's image; none, b"", where its file has gone."""
+    try:
+        return encoded_bytes(image)
+    except OSError:
+        return b""
+
+
 def refuse_changed(positions: list[int], split: Split) -> None:
+    """Stop where images of `split` have changed since the scan; `positions` says which.
+
+    Raises:
+        UserError: `positions` is not empty.
+    """
     if positions:
         raise UserError(
             f"image {positions[0]} of {split.name} is not the one that was checked when this started: "
@@ -185,7 +217,10 @@ def refuse_changed(positions: list[int], split: Split) -> None:
 
 
 class EvalImages(torch.utils.data.Dataset):
-    """position -> {"pixel_values": uint8 (3, height, width), "labels": int}, in order."""
+    """Images that are decoded at every pass, with the transform of the saved image processor.
+
+    position -> {"pixel_values": uint8 (3, height, width), "labels": int}.
+    """
 
     def __init__(self, dataset: Dataset, preprocessing: Preprocessing) -> None:
         self.dataset, self.preprocessing = in_arrow(dataset), preprocessing

@@ -8,6 +8,7 @@ the global batch is cut into batches of even size, the pairs are the same.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from training.input.arguments import Augmentation
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 
 NO_BOX: Box = (0, 0, 0, 0)
-
 ERASED_SHARE, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
 
 # ---- drawn in the worker -----------------------------------------------------------------------
@@ -26,9 +26,12 @@ ERASED_SHARE, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
 def erasing_box(
     height: int, width: int, probability: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """int64 (4,): the box to erase, all zero for none; torchvision's law of arXiv:1708.04896.
+    """Draw the box to erase, by torchvision's law of arXiv:1708.04896.
 
     Ten tries at a uniform share of the area, 0.02 to 0.33, and a log-uniform ratio, 0.3 to 3.3.
+
+    Returns:
+        int64 (4,): top, left, height, width in pixels; all zero for no box.
     """
     box = NO_BOX
     if rng.random() < probability:
@@ -49,7 +52,12 @@ def _erased(height: int, width: int, rng: np.random.Generator) -> Box:
 def mixing(
     height: int, width: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> dict[str, np.ndarray | np.float32]:
-    """How a pair is mixed: mixup's lambda (1 for none) and cutmix's box (all zero for none)."""
+    """Draw how a pair of images is mixed: by mixup, by cutmix or not at all.
+
+    Returns:
+        "mix_lambda" float32: the share that each image keeps of itself, 1 without mixup; "mix_box"
+        int64 (4,): what is exchanged, as top, left, height, width in pixels, all 0 without cutmix.
+    """
     lam, box = 1.0, NO_BOX
     if rng.random() < augmentation.mix_probability:
         both = augmentation.mixup > 0 and augmentation.cutmix > 0
@@ -62,40 +70,84 @@ def mixing(
 
 
 def cutmix_box(height: int, width: int, lam: float, rng: np.random.Generator) -> Box:
-    """A box of share 1 - `lam` around a uniform centre, cut off at the borders (1905.04899)."""
+    """Draw a box with 1 - `lam` of the area around a uniform centre (arXiv:1905.04899).
+
+    Where it reaches beyond a border it is cut off, and so smaller than `lam` says.
+    """
     h, w = (int(side * math.sqrt(1 - lam)) // 2 for side in (height, width))  # half the sides
     y, x = int(rng.integers(height)), int(rng.integers(width))
     top, left = max(y - h, 0), max(x - w, 0)
     return top, left, min(y + h, height) - top, min(x + w, width) - left
 
 
+@dataclass(frozen=True)
+class DrawErasing:
+    """Draws "erase_box" (4,) for an image of `height` x `width` pixels; all zero for none."""
+
+    height: int
+    width: int
+    probability: float
+    stream: int = 2
+    per_pair: bool = False
+
+    def __call__(self, rng: np.random.Generator, epoch: int) -> dict[str, np.ndarray]:
+        """Draw for one image; the epoch does not matter."""
+        return {"erase_box": erasing_box(self.height, self.width, self.probability, rng)}
+
+
+@dataclass(frozen=True)
+class DrawMixing:
+    """Draws "mix_lambda" and "mix_box" (4,) for two neighbours; nothing in an epoch without mixing."""
+
+    height: int
+    width: int
+    augmentation: Augmentation
+    stream: int = 3
+    per_pair: bool = True
+
+    def __call__(self, rng: np.random.Generator, epoch: int) -> dict[str, np.ndarray | np.float32]:
+        """Draw for one pair."""
+        if not self.augmentation.mixes(epoch):
+            return {}
+        return mixing(self.height, self.width, self.augmentation, rng)
+
+
 # ---- done on the device ------------------------------------------------------------------------
 
 
 def erase(pixels: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Zero, the mean colour once normalised, inside `boxes` (batch, 4)."""
+    """Fill `boxes` (batch, 4) of normalised images with 0, which is the mean colour."""
     return torch.where(_inside(boxes, *pixels.shape[-2:]), 0.0, pixels)
 
 
 def mix(pixels: torch.Tensor, lambdas: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Mix neighbours: normalised (batch, 3, height, width), `lambdas` (batch,), `boxes` (batch, 4)."""
+    """Mix each image with the other of its pair, inside its box or by its lambda everywhere.
+
+    Args:
+        pixels: normalised (batch, 3, height, width), of even batch.
+        lambdas: (batch,), the share that each image keeps of itself outside its box.
+        boxes: (batch, 4), where the other image is seen alone.
+    """
     other, share = partners(pixels), lambdas.view(-1, 1, 1, 1)
     mixed = share * pixels + (1 - share) * other
     return torch.where(_inside(boxes, *pixels.shape[-2:]), other, mixed)
 
 
 def own_share(lambdas: torch.Tensor, boxes: torch.Tensor, num_pixels: int) -> torch.Tensor:
-    """(batch,): the share of its own label that an image keeps; of cutmix by the box as it is."""
+    """Compute the share (batch,) of its own label that each image keeps after `mix`.
+
+    It follows the box as it was cut off at the borders; `num_pixels` is height times width.
+    """
     return lambdas * (1 - (boxes[:, 2] * boxes[:, 3]).to(lambdas.dtype) / num_pixels)
 
 
 def partners(values: torch.Tensor) -> torch.Tensor:
-    """Each pair's two values exchanged, along the first axis, whose size is even."""
+    """Exchange the two values of each pair along the first axis, whose size is even."""
     return values.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
 
 
 def _inside(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """bool (batch, 1, height, width)."""
+    """Mark the pixels inside `boxes` (batch, 4): bool (batch, 1, height, width)."""
     top, left, h, w = boxes.T[..., None]
     y, x = (torch.arange(side, device=boxes.device)[None] for side in (height, width))
     rows, columns = (y >= top) & (y < top + h), (x >= left) & (x < left + w)

@@ -16,20 +16,18 @@ from PIL import Image, ImageEnhance, ImageOps
 from training.input.arguments import MAX_MAGNITUDE, Augmentation
 
 Colour = tuple[int, ...]
-
 Operation = Callable[[Image.Image, float, Colour], Image.Image]  # image, magnitude, fill
-
 MAX_SHIFT = 150 / 331  # of a side: AutoAugment's 150 pixels of its 331
-
 BILINEAR = Image.Resampling.BILINEAR
 
 
 def augment_crop(
     pixels: torch.Tensor, augmentation: Augmentation, fill: Colour, rng: np.random.Generator
 ) -> torch.Tensor:
-    """uint8 (3, height, width) -> the same shape, after the policy and the colour jitter.
+    """Apply the policy and the colour jitter of `augmentation` to a crop, uint8 (3, height, width).
 
-    `fill` is the colour, 0 to 255, of what a shift, shear or rotation brings in.
+    `fill` is the colour, 0 to 255, of what a shift, shear or rotation brings in. Shape and dtype
+    stay.
     """
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     if augmentation.auto_augment == "randaugment":
@@ -46,7 +44,7 @@ def augment_crop(
 def randaugment(
     image: Image.Image, num_ops: int, magnitude: int, fill: Colour, rng: np.random.Generator
 ) -> Image.Image:
-    """`num_ops` operations, each uniform among 14, all at one magnitude (arXiv:1909.13719)."""
+    """Apply `num_ops` operations, each uniform among 14, at one magnitude (arXiv:1909.13719)."""
     table = randaugment_table(*image.size)
     for _ in range(num_ops):
         image = _apply(table[rng.integers(len(table))], image, magnitude, fill, rng)
@@ -54,14 +52,14 @@ def randaugment(
 
 
 def trivialaugment(image: Image.Image, fill: Colour, rng: np.random.Generator) -> Image.Image:
-    """One operation at one of 31 magnitudes, both uniform (arXiv:2103.10158, the wide space)."""
+    """Apply one operation at one of 31 magnitudes, both uniform (arXiv:2103.10158, wide space)."""
     table = trivialaugment_table()
     choice = table[rng.integers(len(table))]
     return _apply(choice, image, int(rng.integers(MAX_MAGNITUDE + 1)), fill, rng)
 
 
 def color_jitter(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
-    """Brightness, contrast and saturation, in random order, each times a uniform factor.
+    """Multiply brightness, contrast and saturation, in random order, each by a uniform factor.
 
     The factor lies between max(0, 1 - strength) and 1 + strength: timm's single number.
     """
@@ -75,12 +73,12 @@ def color_jitter(image: Image.Image, strength: float, rng: np.random.Generator) 
 
 
 class Choice(NamedTuple):
-    """An operation, its value at magnitudes 0 to 30, and whether the value's sign is drawn."""
+    """One row of a policy's table: an operation and how strong it is at each magnitude."""
 
-    name: str
+    name: str  # torchvision's name
     operation: Operation
-    values: tuple[float, ...]
-    signed: bool
+    values: tuple[float, ...]  # at magnitudes 0 to 30
+    signed: bool  # whether the value's sign is drawn
 
 
 def _apply(
@@ -94,14 +92,17 @@ def _apply(
 
 @cache
 def randaugment_table(width: int, height: int) -> tuple[Choice, ...]:
-    """The 14 operations with RandAugment's ranges, as torchvision numbers them."""
+    """List the 14 operations with RandAugment's ranges, as torchvision numbers them.
+
+    A shift grows with the image, whose `width` and `height` are in pixels.
+    """
     return _table(shear=0.3, shift=(width * MAX_SHIFT, height * MAX_SHIFT), rotate=30, enhance=0.9,
                   bits=4)  # fmt: skip
 
 
 @cache
 def trivialaugment_table() -> tuple[Choice, ...]:
-    """The same operations with TrivialAugment's wide ranges; shifts are in pixels of any image."""
+    """List the same operations with TrivialAugment's wide ranges; shifts are up to 32 pixels."""
     return _table(shear=0.99, shift=(32, 32), rotate=135, enhance=0.99, bits=6)
 
 

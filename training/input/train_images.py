@@ -1,4 +1,4 @@
-"""Bytes -> uint8 crop in the workers; the rest for the whole batch on the device.
+"""Encoded bytes to a uint8 crop in the workers; the rest is for the whole batch on the device.
 
 On the device an image is flipped, normalised, erased, mixed, in this order. RandAugment,
 TrivialAugment and colour jitter belong to Pillow, so they are done on the crop in the worker.
@@ -11,7 +11,8 @@ the sampler hands to a worker carries the epoch for that reason.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,19 +21,37 @@ from datasets import Dataset
 from inference.food_classification import Preprocessing, decode_image, resize
 from training.data.splits import in_arrow, rows_at
 from training.input.arguments import REDUCED_DECODING, Augmentation
-from training.input.mixing import erasing_box, mixing
 from training.input.policies import augment_crop
 
-# A stream of its own for each kind of augmentation: switching one on leaves the others as they are.
-POLICY, ERASING, MIXING, DROPPING = 1, 2, 3, 4
+POLICY = 1  # the stream of `auto_augment` and `color_jitter`; draws have the numbers above
+
+
+class Draw(Protocol):
+    """What a worker draws beside crop and flip: a small thing that can be pickled.
+
+    Attributes:
+        stream: number of its own stream of random numbers, so that switching one kind of
+            augmentation on leaves the others as they are. 1 is taken.
+        per_pair: whether it is drawn once for two neighbours (2k, 2k + 1) of the order.
+    """
+
+    stream: int
+    per_pair: bool
+
+    def __call__(self, rng: np.random.Generator, epoch: int) -> dict[str, Any]:
+        """Draw arrays or numbers that are put beside the image, under names of their own."""
 
 
 class TrainImages(torch.utils.data.Dataset):
-    """key -> {"pixel_values": uint8 (3, height, width), "labels": int, "flip": bool}.
+    """Training images that are decoded, cropped and augmented by the random numbers of their key.
 
-    With random erasing also "erase_box" (4,), with mixup or cutmix "mix_lambda" and "mix_box" (4,),
-    of keys 2k and 2k + 1 of one call the same, with stochastic depth "drop_path" (num_branches,),
-    uniform in [0, 1). `key = epoch * len(dataset) + position`, as `EpochSampler` makes them.
+    key -> {"pixel_values": uint8 (3, height, width), "labels": int, "flip": bool}, and what `draws`
+    put beside it. `key = epoch * len(dataset) + position`, as `EpochSampler` makes them.
+
+    Args:
+        dataset: encoded images and labels.
+        seed: decides, with epoch and position, everything that is drawn.
+        draws: what is drawn beside crop, flip, policy and jitter.
     """
 
     def __init__(
@@ -41,10 +60,10 @@ class TrainImages(torch.utils.data.Dataset):
         preprocessing: Preprocessing,
         augmentation: Augmentation,
         seed: int,
-        num_branches: int = 0,
+        draws: Sequence[Draw] = (),
     ) -> None:
         self.dataset, self.preprocessing = in_arrow(dataset), preprocessing
-        self.augmentation, self.seed, self.num_branches = augmentation, seed, num_branches
+        self.augmentation, self.seed, self.draws = augmentation, seed, draws
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -59,7 +78,7 @@ class TrainImages(torch.utils.data.Dataset):
             for key, (image, label) in zip(keys, rows, strict=True)
         ]
         for first in range(0, len(keys), 2):
-            drawn = self._mixing(*divmod(keys[first], len(self)))
+            drawn = self._drawn(*divmod(keys[first], len(self)), per_pair=True)
             for example in examples[first : first + 2]:
                 example.update(drawn)
         return examples
@@ -73,25 +92,19 @@ class TrainImages(torch.utils.data.Dataset):
             pixels = augment_crop(
                 pixels, wanted, self._fill(), self._stream(epoch, position, POLICY)
             )
-        example = {
+        return {
             "pixel_values": pixels,
             "labels": label,
             "flip": bool(rng.random() < wanted.horizontal_flip),
+            **self._drawn(epoch, position, per_pair=False),
         }
-        if wanted.random_erasing:
-            stream = self._stream(epoch, position, ERASING)
-            box = erasing_box(size.height, size.width, wanted.random_erasing, stream)
-            example["erase_box"] = box
-        if self.num_branches:
-            stream = self._stream(epoch, position, DROPPING)
-            example["drop_path"] = stream.random(self.num_branches, dtype=np.float32)
-        return example
 
-    def _mixing(self, epoch: int, position: int) -> dict[str, Any]:
-        if not self.augmentation.mixes(epoch):
-            return {}
-        size, stream = self.preprocessing, self._stream(epoch, position, MIXING)
-        return mixing(size.height, size.width, self.augmentation, stream)
+    def _drawn(self, epoch: int, position: int, per_pair: bool) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        for draw in self.draws:
+            if draw.per_pair == per_pair:
+                drawn |= draw(self._stream(epoch, position, draw.stream), epoch)
+        return drawn
 
     def _stream(self, epoch: int, position: int, kind: int) -> np.random.Generator:
         entropy = (self.seed, epoch, position)
@@ -129,10 +142,17 @@ class TrainImages(torch.utils.data.Dataset):
 def random_resized_crop(
     height: int, width: int, scale: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a crop; the law of torchvision's RandomResizedCrop.
+    """Draw the box of a crop by the law of torchvision's RandomResizedCrop.
 
     Ten tries at a uniform share of the area and a log-uniform aspect ratio between 3/4 and 4/3,
     then the largest central crop within that ratio (Szegedy et al. 2015, arXiv:1409.4842).
+
+    Args:
+        height: of the whole image, in pixels, as `width`.
+        scale: least and greatest share of the area, 0 to 1.
+
+    Returns:
+        (top, left, height, width) in pixels.
     """
     low, high = 3 / 4, 4 / 3
     for _ in range(10):

@@ -1,43 +1,45 @@
-"""TODO."""
+"""The recipe's keys about the network: which one, and from which weights."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from training.common.arguments import check_ranges, key
 from training.common.errors import UserError
-from training.model.initialization import WEIGHT_INIT
+
+WEIGHT_INIT = ("normal", "mimetic")
 
 
 @dataclass
 class ModelArguments:
-    """Which network, from which weights."""
+    """Which network is trained, and from which weights."""
 
-    model: str | None = field(
-        default=None, metadata={"help": "Hub id or folder to start from; none trains from scratch"}
+    model: str | None = key(
+        None, "Hub id or folder to start from; null trains a ViT from scratch", usual=True
     )
-    model_revision: str | None = field(default=None, metadata={"help": "commit, tag or branch"})
-    model_config: str | None = field(
-        default=None, metadata={"help": "ViTConfig values for training from scratch, as a mapping"}
+    model_revision: str | None = key(None, "commit, tag or branch")
+    model_config: str | None = key(None, "ViTConfig values for training from scratch, as a mapping")
+    image_size: int | None = key(
+        None,
+        "pixels a side; null: the checkpoint's, or 224",
+        at_least=1,
+        give="a number of pixels",
+        usual=True,
     )
-    image_size: int | None = field(
-        default=None,
-        metadata={"help": "pixels a side; default: the checkpoint's, or 224 from scratch"},
+    head_init_scale: float = key(
+        1.0,
+        "a new head's weights times this: 0 as in ViT (arXiv:2010.11929), 0.001 as in BEiT",
+        at_least=0,
+        at_most=1,
+        card="new head's first weights times {}",
     )
-    head_init_scale: float = field(
-        default=1.0,
-        metadata={
-            "help": "a new head's weights times this: 0 as in ViT (arXiv:2010.11929), 0.001 as in BEiT"
-        },
-    )
-
-    weight_init: str = field(
-        default="normal",
-        metadata={
-            "help": "first weights of a ViT from scratch: normal, as transformers draws them, or mimetic, "
-            "attention and positions as they look after pretraining (arXiv:2305.09828)"
-        },
+    weight_init: str = key(
+        "normal",
+        "first weights of a ViT from scratch: as transformers draws them, or with attention and "
+        "positions as they look after pretraining (mimetic, arXiv:2305.09828)",
+        choices=WEIGHT_INIT,
     )
 
     def __post_init__(self) -> None:
@@ -48,12 +50,7 @@ class ModelArguments:
                 "model and model_config are both set: model_config describes a network from scratch, "
                 "give `model: null` with it, or --model_config null to start from the model"
             )
-        if self.image_size is not None and self.image_size < 1:
-            raise UserError(f"image_size is {self.image_size}: give a number of pixels")
-        if not 0 <= self.head_init_scale <= 1:
-            raise UserError(f"head_init_scale is {self.head_init_scale}: give 0 to 1")
-        if self.weight_init not in WEIGHT_INIT:
-            raise UserError(f"weight_init is {self.weight_init!r}: give normal or mimetic")
+        check_ranges(self)
         if self.model and self.weight_init != "normal":
             raise UserError(
                 f"weight_init {self.weight_init} and model {self.model}: it is for a network from scratch; "
@@ -61,13 +58,17 @@ class ModelArguments:
             )
 
 
-def json_mapping(key: str, text: str) -> dict[str, Any]:
+def json_mapping(key_name: str, text: str) -> dict[str, Any]:
+    """Parse a mapping that was given as JSON on the command line.
+
+    Raises:
+        UserError: it is not JSON, or not a mapping.
+    """
+    wanted = f"{key_name} is {text!r}: give a mapping, as '{{\"hidden_size\": 192}}'"
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{key} is {text!r}: give a mapping, as '{{\"hidden_size\": 192}}'"
-        ) from error
+        raise UserError(wanted) from error
     if not isinstance(value, dict):
-        raise UserError(f"{key} is {text!r}: give a mapping, as '{{\"hidden_size\": 192}}'")
+        raise UserError(wanted)
     return value

@@ -1,4 +1,4 @@
-"""The processor and the network, from a checkpoint or from scratch."""
+"""A network to train, with its image processor: from a checkpoint or from scratch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import difflib
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+import transformers
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import EntryNotFoundError, StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -35,6 +37,8 @@ from training.model.resolution import at_resolution, resize_processor
 
 def build_network(args: ModelArguments, label_names: list[str], seed: int) -> Network:
     """Build the classifier for `label_names`, in float32; what is new is initialised from `seed`.
+
+    A head for the same labels, in whatever order, is kept and follows the order of `label_names`.
 
     Raises:
         UserError: the checkpoint cannot be loaded, or a value does not fit.
@@ -72,7 +76,11 @@ def _from_scratch(args: ModelArguments, label_names: list[str]) -> Network:
 
 
 def _check_vit(config: ViTConfig) -> None:
-    """What ViT itself would build without a word, and not as meant."""
+    """Refuse what ViT itself would build without a word, and not as meant.
+
+    Raises:
+        ValueError: a value of `config` does not fit; which one, and why.
+    """
     sizes = ("image_size", "patch_size", "hidden_size", "intermediate_size", "num_hidden_layers")
     for key in (*sizes, "num_attention_heads"):
         if not isinstance(value := getattr(config, key), int) or value < 1:
@@ -86,11 +94,10 @@ def _check_vit(config: ViTConfig) -> None:
 
 
 def _vit_processor(size: int) -> Any:
-    with quiet_transformers():  # says that it uses Pillow where torchvision is absent
-        from transformers import ViTImageProcessor
-
+    with quiet_transformers():  # it says that it uses Pillow where torchvision is absent
+        cls = transformers.ViTImageProcessor
     shape = {"height": size, "width": size}
-    return ViTImageProcessor(size=shape, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    return cls(size=shape, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3)
 
 
 def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
@@ -132,7 +139,7 @@ def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
 
 
 def _labels(label_names: list[str]) -> dict[str, Any]:
-    """The config values that describe the labels; ids are ints both ways."""
+    """Make the config values that describe the labels: id2label, label2id and problem_type."""
     return {
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: i for i, name in enumerate(label_names)},
@@ -141,11 +148,9 @@ def _labels(label_names: list[str]) -> dict[str, Any]:
 
 
 def _license(model_id: str, commit: str | None) -> str | None:
+    """Read the license from the card on the Hub; None for a folder, or where none is named."""
     if commit is None:  # a local folder
         return None
-    from huggingface_hub import ModelCard
-    from huggingface_hub.errors import EntryNotFoundError
-
     try:
         return ModelCard.load(model_id, ignore_metadata_errors=True).data.get("license")
     except EntryNotFoundError:
@@ -153,7 +158,10 @@ def _license(model_id: str, commit: str | None) -> str | None:
 
 
 def _freeze_mask_token(model: PreTrainedModel) -> None:
-    """It belongs to pretraining (DINOv2, BEiT): no score depends on it, and DDP waits for gradients."""
+    """Freeze the mask token of DINOv2's or BEiT's pretraining.
+
+    No score depends on it, and DDP would wait for its gradient.
+    """
     for name, parameter in model.named_parameters():
         if name.rsplit(".", 1)[-1] == "mask_token":
             parameter.requires_grad_(False)

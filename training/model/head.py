@@ -1,21 +1,18 @@
-"""TODO."""
+"""The head: the linear layer that scores the labels, found in any network, renewed or reordered."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
-# `from transformers import AutoImageProcessor` raises without torchvision on transformers 5.17.
 from training.common.errors import UserError
 
 
 def heads_of(model: PreTrainedModel) -> list[nn.Linear]:
-    """The layers that score the labels: one, or two where DeiT or LeViT were distilled.
+    """Find the layers that score the labels: one, or two where DeiT or LeViT were distilled.
 
-    A layer of the backbone is none of them, also where it is as wide as there are labels.
+    A layer of the backbone is not one of them, even if it is as wide as there are labels.
 
     Raises:
         UserError: no linear layer after the backbone has as many outputs.
@@ -31,11 +28,16 @@ def heads_of(model: PreTrainedModel) -> list[nn.Linear]:
 
 
 def head_of(model: PreTrainedModel) -> nn.Linear:
-    """The layer that scores the labels; the last one where there are two."""
+    """Find the layer that scores the labels; the last one where there are two.
+
+    Raises:
+        UserError: as `heads_of`.
+    """
     return heads_of(model)[-1]
 
 
 def renew_head(model: PreTrainedModel) -> None:
+    """Draw the head's weights anew, as transformers does, from torch's global generator; bias 0."""
     for head in heads_of(model):
         nn.init.trunc_normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02))
         if head.bias is not None:
@@ -43,10 +45,11 @@ def renew_head(model: PreTrainedModel) -> None:
 
 
 def scale_head(model: PreTrainedModel, scale: float) -> None:
-    """A head near 0 first predicts all labels alike, and sends little noise into the backbone.
+    """Multiply the head's weights and biases by `scale`.
 
-    0 in ViT (https://arxiv.org/abs/2010.11929, appendix B.1.1), 0.001 in BEiT and ConvNeXt (timm's
-    `head_init_scale`), which multiply weights and bias as well.
+    A head near 0 first predicts all labels alike, and sends little noise into the backbone. It is 0
+    in ViT (https://arxiv.org/abs/2010.11929, appendix B.1.1) and 0.001 in BEiT and ConvNeXt (timm's
+    `head_init_scale`), which multiply weights and biases as well.
     """
     with torch.no_grad():
         for head in heads_of(model):
@@ -55,6 +58,7 @@ def scale_head(model: PreTrainedModel, scale: float) -> None:
 
 
 def reorder_head(model: PreTrainedModel, rows: list[int]) -> None:
+    """Reorder the labels of the head: the new label i is the old label `rows[i]`."""
     with torch.no_grad():
         for head in heads_of(model):
             head.weight.copy_(head.weight[rows])

@@ -12,21 +12,19 @@ import math
 import torch
 from transformers import ViTForImageClassification
 
-WEIGHT_INIT = ("normal", "mimetic")
-
 # Weights of noise and of identity in the two products, see `initialize_mimetic`; not tuned here.
 QUERY_KEY, VALUE_OUTPUT = (0.7, 0.7), (0.4, -0.4)
 
 
 @torch.no_grad()
 def initialize_mimetic(model: ViTForImageClassification) -> None:
-    """Attention that begins as it looks after pretraining (Trockman & Kolter 2023, 2305.09828).
+    """Let attention begin as it looks after pretraining (Trockman & Kolter 2023, arXiv:2305.09828).
 
-    In each block `W_query W_key^T` becomes 0.7 Z + 0.7 I, by a head's own Z and cut to its rank, and
-    `W_value W_output` becomes 0.4 Z - 0.4 I, with Z normal of variance 1 / hidden_size: a patch first
-    attends to patches that look like it or are near it. Near is what the position embeddings
-    say, and those begin as sines and cosines of row and column, 0 for the class token. All of it is
-    learnt from there on. torch's global generator draws Z.
+    In each block `W_query W_key^T` becomes 0.7 Z + 0.7 I, with a Z a head and cut to its rank,
+    and `W_value W_output` becomes 0.4 Z - 0.4 I. Z is normal with variance 1 / hidden_size, from
+    torch's global generator. So a patch first attends to patches that look like it or are near it.
+    What is near the position embeddings say, which begin as sines and cosines of row and column, 0
+    for the class token. All of it is learnt from there on.
 
     Raises:
         ValueError: the hidden size is not a multiple of 4, sine and cosine of row and column.
@@ -57,7 +55,13 @@ def initialize_mimetic(model: ViTForImageClassification) -> None:
 def factors(
     size: int, noise: float, identity: float, rank: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two matrices (size, rank), A and B: A B^T is the best of that rank for noise Z + identity I."""
+    """Draw Z and factor `noise` Z + `identity` I into A B^T, the nearest of that rank.
+
+    Z (size, size) is normal with variance 1 / size, from torch's global generator.
+
+    Returns:
+        A and B, both (size, rank).
+    """
     product = noise * torch.randn(size, size) / math.sqrt(size) + identity * torch.eye(size)
     left, values, right = torch.linalg.svd(product)
     root = values[:rank].sqrt()
@@ -65,7 +69,10 @@ def factors(
 
 
 def sine_positions(side: int, size: int, temperature: float = 10_000.0) -> torch.Tensor:
-    """(side^2, size): sines and cosines of the row, then of the column, as in MoCo v3 (2104.02057)."""
+    """Make position embeddings (side^2, size) as MoCo v3 does (arXiv:2104.02057).
+
+    The first half of each has sines and cosines of the row, the second those of the column.
+    """
     frequencies = temperature ** -(torch.arange(size // 4) / (size // 4))
     angles = torch.arange(side)[:, None] * frequencies
     one = torch.cat([angles.sin(), angles.cos()], 1)

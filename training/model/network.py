@@ -1,4 +1,4 @@
-"""TODO."""
+"""A network with its image processor, loaded from a run, a release, a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 from transformers import logging as transformers_logging
 
 # `from transformers import AutoImageProcessor` raises without torchvision on transformers 5.17.
@@ -26,18 +23,26 @@ from training.common.errors import UserError
 
 @dataclass(frozen=True)
 class Network:
-    """A model with the processor that owns its evaluation transform, and where both came from."""
+    """A model with the image processor that owns its evaluation transform, and their origin."""
 
     model: PreTrainedModel
-    processor: Any
-    preprocessing: Preprocessing
-    revision: str | None  # commit on the Hub
-    license: str | None
-    head: str  # "new" or "kept"
+    processor: Any  # a transformers image processor
+    preprocessing: Preprocessing  # the same transform as `processor`, in uint8
+    revision: str | None  # commit on the Hub; None for a folder and for a network from scratch
+    license: str | None  # as the Hub's model card names it; None where it does not, or was not read
+    head: str  # "new": its weights are not those of the checkpoint; or "kept"
 
 
 def load_network(model: str | Path, revision: str | None = None) -> Network:
-    """Load a finished classifier (run, release or Hub id) as it was saved, in float32."""
+    """Load a finished classifier as it was saved, in float32 and for evaluation.
+
+    Args:
+        model: a folder with config.json, or a Hub id.
+        revision: commit, tag or branch on the Hub; None is the newest.
+
+    Raises:
+        UserError: it cannot be loaded, or its image processor does something unknown.
+    """
     network = load_pretrained(
         AutoModelForImageClassification,
         str(model),
@@ -53,16 +58,25 @@ def load_network(model: str | Path, revision: str | None = None) -> Network:
 
 
 def label_names_of(config: Any) -> list[str]:
-    """The labels in id order; keys of a saved id2label may be strings."""
+    """List the labels of a transformers config in the order of their ids."""
     return [config.id2label[i] for i in sorted(config.id2label)]
 
 
 def label_names_from(model: str | Path, revision: str | None = None) -> list[str]:
-    """The labels of saved files, without their weights."""
+    """Read the labels of a folder or Hub id, in the order of their ids; no weights are loaded.
+
+    Raises:
+        UserError: there is no config to read.
+    """
     return label_names_of(load_pretrained(AutoConfig, str(model), revision))
 
 
 def preprocessing_of(processor: Any, model_id: str) -> Preprocessing:
+    """Read the evaluation transform of an image processor; `model_id` only names it in an error.
+
+    Raises:
+        UserError: the processor does something that `Preprocessing` does not.
+    """
     try:
         return Preprocessing.from_processor(processor)
     except ValueError as error:
@@ -70,6 +84,11 @@ def preprocessing_of(processor: Any, model_id: str) -> Preprocessing:
 
 
 def load_pretrained(cls: Any, model_id: str, revision: str | None, **kwargs: Any) -> Any:
+    """Call `from_pretrained` of one of transformers' classes, without its warnings.
+
+    Raises:
+        UserError: it cannot be loaded, with transformers' reason in one line.
+    """
     try:
         with quiet_transformers():  # a new head is reported by us, in one line
             return cls.from_pretrained(model_id, revision=revision, **kwargs)
@@ -83,6 +102,7 @@ def load_pretrained(cls: Any, model_id: str, revision: str | None, **kwargs: Any
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
+    """Let transformers log nothing but errors inside the `with`."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -92,16 +112,17 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def commit_of(model_id: str, revision: str | None) -> str | None:
-    """The commit that was read, from where the cache put it; None for a local folder."""
+    """Find the Hub commit of the files that were read, by their place in the cache.
+
+    It is None for a local folder.
+    """
     if Path(model_id).expanduser().exists():
         return None
-    from huggingface_hub import hf_hub_download
-
     return Path(hf_hub_download(model_id, "config.json", revision=revision)).parent.name
 
 
 def model_folder(model: str) -> Path | None:
-    """The folder with config.json of a run or release; None for a Hub id.
+    """Find the folder with config.json in a run or release; None where `model` is a Hub id.
 
     Raises:
         UserError: a folder without a model, or neither a folder nor a Hub id.

@@ -14,7 +14,7 @@ INTERPOLATED = ("vit", "deit")  # model types whose position embeddings are a pl
 
 
 def patch_size(config: Any) -> int | None:
-    """Pixels a side of a transformer's patches; None for a CNN.
+    """Read from a config the pixels a side of a transformer's patches; None for a CNN.
 
     ConvNeXt's config has a `patch_size` too, the stride of its stem.
     """
@@ -23,10 +23,11 @@ def patch_size(config: Any) -> int | None:
 
 
 def at_resolution(model: PreTrainedModel, image_size: int) -> PreTrainedModel:
-    """The network for images of `image_size` pixels a side, with its weights.
+    """Adapt a network, with its weights, to images of `image_size` pixels a side.
 
     ViT and DeiT get interpolated position embeddings. Any other network stays as it is and is
-    tried at that size: a CNN has no positions, DINOv2, Swin and BEiT interpolate or pad while they run.
+    tried at that size: a CNN has no positions, and DINOv2, Swin and BEiT interpolate or pad while
+    they run.
 
     Raises:
         UserError: the patch size does not divide `image_size`, or the network does not run at it.
@@ -59,7 +60,7 @@ def at_resolution(model: PreTrainedModel, image_size: int) -> PreTrainedModel:
 
 
 def resize_positions(model: PreTrainedModel, image_size: int) -> PreTrainedModel:
-    """A ViT or DeiT whose grid of position embeddings is interpolated, bicubic and antialiased.
+    """Build a ViT or DeiT again with its position embeddings interpolated, bicubic and antialiased.
 
     That is timm's way (`resample_abs_pos_embed`), done once, before training. transformers' own
     `interpolate_pos_encoding` does it at every forward pass without antialias, which is another
@@ -82,7 +83,9 @@ def resize_positions(model: PreTrainedModel, image_size: int) -> PreTrainedModel
 
 
 def resize_processor(processor: Any, image_size: int) -> Any:
-    """The same processor for another size; a resize before a centre crop grows in proportion.
+    """Change an image processor to another size; a resize before a centre crop grows in proportion.
+
+    `processor` itself is changed and returned, for `image_size` pixels a side.
 
     ConvNeXt's form (`crop_pct`) says only the final size: below 384 pixels it resizes to that over
     `crop_pct` and crops, from 384 on it resizes without a crop.

@@ -51,19 +51,68 @@ def zero_unless_finite(gradient: torch.Tensor) -> torch.Tensor:
     return torch.where(gradient.isfinite().all(), gradient, 0.0)
 
 
-def load_heads(heads: Heads, checkpoint: Path) -> None:
-    """Load a checkpoint's heads, every one of them.
+class HeadsMethod:
+    """Trains `Heads` of a frozen network; a checkpoint's model.safetensors holds all of them."""
+
+    def __init__(self, heads: Heads, tune: str = "linear_probe") -> None:
+        self.model, self.tune = heads, tune
+
+    def refuse_shards(self) -> None:
+        """Refuse FSDP and DeepSpeed.
+
+        Raises:
+            UserError: always.
+        """
+        refuse_shards(self.tune)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return weights and biases of all heads."""
+        return self.model.state_dict()
+
+    def save(self, folder: Path) -> None:
+        """Write model.safetensors with all heads."""
+        self.save_state(folder / "model.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Load a checkpoint's heads, every one of them.
+
+        Raises:
+            UserError: it holds something else, or other heads.
+        """
+        self.load_state(folder / "model.safetensors")
+
+    def save_state(self, path: Path) -> None:
+        """Write all heads into one file."""
+        save_file(self.state(), path, {"format": "pt"})
+
+    def load_state(self, path: Path) -> None:
+        """Load what `save_state` wrote.
+
+        Raises:
+            UserError: it holds something else, or other heads.
+        """
+        try:
+            self.model.load_state_dict(load_file(path), strict=True)
+        except (RuntimeError, FileNotFoundError, SafetensorError) as error:
+            raise UserError(
+                f"checkpoint {path.parent} does not hold {self.model.num_heads} heads of this probe: resume "
+                "with the recipe that it was written by"
+            ) from error
+
+    def finish(self) -> None:
+        """Change nothing: the chosen head is copied into the network by the trainer."""
+
+
+def refuse_shards(tune: str) -> None:
+    """Refuse FSDP and DeepSpeed.
 
     Raises:
-        UserError: it holds something else, or other heads.
+        UserError: always.
     """
-    try:
-        heads.load_state_dict(load_file(checkpoint / "model.safetensors"), strict=True)
-    except (RuntimeError, FileNotFoundError, SafetensorError) as error:
-        raise UserError(
-            f"checkpoint {checkpoint} does not hold {heads.num_heads} heads of this probe: resume with "
-            "the recipe that it was written by"
-        ) from error
+    raise UserError(
+        f"tune {tune} with FSDP or DeepSpeed: the heads are small and on every device; "
+        "use accelerate_config.yaml, or tune full"
+    )
 
 
 def copy_head(values: dict[str, torch.Tensor], network: Network) -> None:

@@ -1,8 +1,9 @@
-"""TODO."""
+"""The two ways to use a linear probe: `tune: linear_probe` and `tune: probe_then_full`."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -15,68 +16,88 @@ from transformers.training_args import OptimizerNames
 from training.common.errors import UserError
 from training.common.files import read_json
 from training.data.splits import Splits
-from training.engine.arguments import FineTuningArguments
 from training.engine.checkpoints import HEAD, PROBE, PROBE_RESULT
 from training.engine.trainer import FoodTrainer
+from training.engine.training_arguments import FineTuningArguments, Settings
 from training.engine.wiring import build_trainer, check_trained
 from training.model.network import Network
+from training.probe.arguments import ProbeArguments
 from training.probe.features import check_head
-from training.probe.heads import copy_head
-from training.probe.trainer import ProbeTrainer, log_rates, refuse_shards, scaled_rate
-from training.run.folder import Run
-
-# ---- the two ways to use it ----------------------------------------------------------------------
+from training.probe.heads import copy_head, refuse_shards
+from training.probe.trainer import ProbeTrainer, log_rates, scaled_rate
 
 
 def build_probe(
-    network: Network, splits: Splits, args: FineTuningArguments, eval_cache_gb: float = 0.0
+    network: Network,
+    splits: Splits,
+    settings: Settings,
+    probe: ProbeArguments,
+    eval_cache_gb: float = 0.0,
 ) -> ProbeTrainer:
-    """The trainer of `tune: linear_probe`.
+    """Build the trainer of `tune: linear_probe`.
 
     Raises:
         UserError: fewer training images than one global batch, nothing that selects, or a network
             that has no linear head.
     """
+    args = settings.training
     check_trained(splits, args)
     check_head(network)
-    num_workers = args.dataloader_num_workers
-    return ProbeTrainer(network, splits, probe_arguments(args), eval_cache_gb, num_workers)
+    changed = dataclasses.replace(settings, training=probe_arguments(args, probe))
+    return ProbeTrainer(network, splits, changed, probe, eval_cache_gb, args.dataloader_num_workers)
 
 
 def build_after_probe(
-    network: Network, splits: Splits, args: FineTuningArguments, eval_cache_gb: float = 0.0
+    network: Network, splits: Splits, settings: Settings, eval_cache_gb: float = 0.0
 ) -> FoodTrainer:
-    """The trainer of the second phase of `tune: probe_then_full`; refuses what the first could not do.
+    """Build the trainer of the second phase of `tune: probe_then_full`.
 
     Raises:
-        UserError: as `build_probe`, or as `build_trainer`.
+        UserError: as `build_probe`, so that nothing is trained that the first phase could not
+            begin, or as `build_trainer`.
     """
     check_head(network)
-    trainer = build_trainer(network, splits, args, eval_cache_gb)
-    refuse_shards(trainer)
+    trainer = build_trainer(network, splits, settings, eval_cache_gb)
+    if trainer.is_sharded:
+        refuse_shards(settings.method.tune)
     return trainer
 
 
-def probe_first(run: Run, network: Network, splits: Splits) -> None:
-    """The first phase of `tune: probe_then_full`: put a probed head into the network.
+def probe_first(
+    network: Network,
+    splits: Splits,
+    settings: Settings,
+    probe: ProbeArguments,
+    *,
+    eval_cache_gb: float,
+    checkpoint: str | None,
+    probe_checkpoint: str | None,
+) -> None:
+    """Go through the first phase of `tune: probe_then_full`: put a probed head into the network.
 
-    It is trained in probe/, found there when an interrupted run is resumed, or taken from beside
-    the checkpoint of another folder.
+    It is trained in probe/ of the run folder, found there when an interrupted run is resumed, or
+    taken from beside the checkpoint of another folder.
+
+    Args:
+        checkpoint: what the second phase resumes from; None begins with the first.
+        probe_checkpoint: what the first phase resumes from; None is its beginning.
 
     Raises:
         UserError: as `build_probe`, or a checkpoint without a probe beside it.
     """
-    folder, args = run.folder / PROBE, run.recipe.training
-    probed = folder if run.checkpoint is None else _beside(Path(run.checkpoint))
+    folder = Path(settings.training.output_dir) / PROBE
+    probed = folder if checkpoint is None else _beside(Path(checkpoint))
     if (probed / PROBE_RESULT).is_file():
         copy_head(load_file(probed / HEAD), network)  # refuses another's before anything is copied
         log_rates(read_json(probed / PROBE_RESULT))
         _take_over(probed, folder)
     else:
-        first = first_phase(args, folder)
-        trainer = build_probe(network, splits, first, run.recipe.data.eval_cache_gb)
-        trainer.train(resume_from_checkpoint=run.probe_checkpoint)
-    set_seed(args.seed)  # the second phase draws the same, whether or not there was a first one
+        first = first_phase(settings.training, probe, folder)
+        changed = dataclasses.replace(settings, training=first)
+        trainer = build_probe(network, splits, changed, probe, eval_cache_gb)
+        trainer.train(resume_from_checkpoint=probe_checkpoint)
+    # The second phase draws the same, whether or not there was a first one.
+    set_seed(settings.training.seed)
 
 
 def _beside(checkpoint: Path) -> Path:
@@ -97,10 +118,12 @@ def _take_over(source: Path, folder: Path) -> None:
     PartialState().wait_for_everyone()
 
 
-def first_phase(args: FineTuningArguments, folder: Path) -> FineTuningArguments:
-    """`probe_epochs` on a cosine without warm-up, scored and saved each epoch, in `folder`."""
+def first_phase(
+    args: FineTuningArguments, probe: ProbeArguments, folder: Path
+) -> FineTuningArguments:
+    """Change a recipe to `probe_epochs` on a cosine without warm-up, scored each epoch, in `folder`."""
     first = copy.copy(args)
-    first.output_dir, first.num_train_epochs, first.max_steps = str(folder), args.probe_epochs, -1
+    first.output_dir, first.num_train_epochs, first.max_steps = str(folder), probe.probe_epochs, -1
     first.lr_scheduler_type, first.warmup_steps = SchedulerType.COSINE, 0
     first.lr_scheduler_kwargs, first.early_stopping_patience = None, None
     first.eval_strategy, first.save_strategy = IntervalStrategy.EPOCH, SaveStrategy.EPOCH
@@ -108,15 +131,14 @@ def first_phase(args: FineTuningArguments, folder: Path) -> FineTuningArguments:
     return first
 
 
-def probe_arguments(args: FineTuningArguments) -> FineTuningArguments:
-    """With what a probe has of its own; features need no workers, nor a network its tricks."""
-    probe = copy.copy(args)
-    probe.optim, probe.weight_decay, probe.max_grad_norm = OptimizerNames.SGD, 0.0, 0.0
-    probe.learning_rate = scaled_rate(max(args.probe_learning_rates), args)
-    probe.tf32, probe.ema_decay = False, None
-    probe.gradient_checkpointing = False
-    if hasattr(probe, "activation_checkpointing"):
-        probe.activation_checkpointing = False
-    probe.dataloader_num_workers, probe.dataloader_prefetch_factor = 0, None
-    probe.dataloader_persistent_workers = False
-    return probe
+def probe_arguments(args: FineTuningArguments, probe: ProbeArguments) -> FineTuningArguments:
+    """Change a recipe to what a probe has of its own; features need no workers, nor a network its tricks."""
+    changed = copy.copy(args)
+    changed.optim, changed.weight_decay, changed.max_grad_norm = OptimizerNames.SGD, 0.0, 0.0
+    changed.learning_rate = scaled_rate(max(probe.probe_learning_rates), args)
+    changed.tf32, changed.gradient_checkpointing = False, False
+    if hasattr(changed, "activation_checkpointing"):
+        changed.activation_checkpointing = False
+    changed.dataloader_num_workers, changed.dataloader_prefetch_factor = 0, None
+    changed.dataloader_persistent_workers = False
+    return changed

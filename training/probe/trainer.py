@@ -20,22 +20,22 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from torch import nn
-from transformers import Trainer
 
 from training.common.errors import UserError
 from training.common.files import write_json
 from training.data.splits import Splits
-from training.engine.arguments import FineTuningArguments
 from training.engine.checkpoints import HEAD, PROBE_RESULT
-from training.engine.loss import losses_of
-from training.engine.trainer import FoodTrainer, kept_step
+from training.engine.loss import Criterion
+from training.engine.trainer import BaseTrainer, kept_step
+from training.engine.training_arguments import FineTuningArguments, Settings
 from training.evaluation.classification import classification_metrics
 from training.evaluation.metrics import LESS_IS_BETTER, SUMMARY
-from training.input.batch import EpochSampler, collate
+from training.input.batch import EpochSampler
 from training.model.head import head_of
 from training.model.network import Network
+from training.probe.arguments import ProbeArguments
 from training.probe.features import Features, image_features
-from training.probe.heads import Heads, copy_head, load_heads, save_head
+from training.probe.heads import Heads, HeadsMethod, copy_head, save_head
 
 logger = logging.getLogger(__name__)
 
@@ -44,43 +44,43 @@ MOMENTUM = 0.9
 RATE_BATCH = 256  # images a step, for which probe_learning_rates are given
 
 
-class ProbeTrainer(FoodTrainer):
+class ProbeTrainer(BaseTrainer):
     """Trains `Heads` on features; afterwards the chosen head is in the network.
 
     Args:
         network: its features are used; its own head is where all heads start.
-        args: as `probe_arguments` gives them.
+        settings: with training arguments as `probe_arguments` gives them.
+        probe: the learning rates of the heads.
         eval_cache_gb: limit of the cache that features are kept in; 0 keeps none.
         num_workers: processes that decode, on each process that trains.
     """
-
-    rate_key = "probe_learning_rates"
 
     def __init__(
         self,
         network: Network,
         splits: Splits,
-        args: FineTuningArguments,
+        settings: Settings,
+        probe: ProbeArguments,
         eval_cache_gb: float,
         num_workers: int,
     ) -> None:
-        self.network, self.splits = network, splits
-        self.eval_cache_gb = eval_cache_gb
-        self.rates = list(args.probe_learning_rates)
+        args = settings.training
+        self.splits, self.eval_cache_gb = splits, eval_cache_gb
+        self.rates = list(probe.probe_learning_rates)
+        self.criterion = Criterion.of(settings)
         self.num_finite = torch.tensor(len(self.rates))
-        seed = args.seed if args.data_seed is None else args.data_seed
+        heads = Heads(head_of(network.model), len(self.rates), network.model.config)
         super().__init__(
-            model=Heads(head_of(network.model), len(self.rates), network.model.config),
+            network=network,
+            method=HeadsMethod(heads, settings.method.tune),
             args=args,
-            preprocessing=network.preprocessing,
-            sampler=EpochSampler(len(splits.train), args.total_train_batch_size, seed),
+            sampler=EpochSampler(len(splits.train), args.total_train_batch_size, args.order_seed),
+            num_workers=num_workers,
+            rate=("probe_learning_rates", self.rates),
             train_dataset=Features(splits.originals.dataset["label"][:]),
             eval_dataset=Features(splits.selection.dataset["label"][:]),
-            data_collator=collate,
             compute_metrics=self.score_heads,
         )
-        self.num_workers = num_workers
-        refuse_shards(self)
         self.accelerator.native_amp, self.accelerator.scaler = False, None  # float32
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -98,17 +98,12 @@ class ProbeTrainer(FoodTrainer):
 
     # ---- a step ----------------------------------------------------------------------------------
 
-    def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return Trainer._prepare_inputs(self, inputs)
-
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The sum over heads, whose gradients do not meet; NaN only if no head's loss is finite."""
-        logits, args = model(inputs["features"]), self.args
+        """Sum the losses of the heads, whose gradients do not meet; NaN only if none is finite."""
+        logits = model(inputs["features"])
         labels = inputs["labels"].repeat_interleave(logits.shape[1])
-        smoothing, q = (
-            (args.label_smoothing_factor, args.generalized_q()) if model.training else (0.0, None)
-        )
-        losses = losses_of(logits.flatten(0, 1), labels, smoothing, q, "none")
+        criterion = self.criterion if model.training else Criterion()
+        losses = criterion(logits.flatten(0, 1), labels, "none")
         losses = losses.unflatten(0, logits.shape[:2]).mean(0)
         finite = losses.isfinite()
         self.num_finite = finite.sum()
@@ -116,11 +111,11 @@ class ProbeTrainer(FoodTrainer):
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        """For the log, the mean over the heads whose loss is finite."""
+        """Return for the log the mean over the heads whose loss is finite."""
         return super().training_step(model, inputs, num_items_in_batch) / self.num_finite
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """A group for each head; the highest rate first, for Trainer logs that of the first group."""
+        """Make a group for each head; the highest rate first, for Trainer logs that of the first group."""
         if self.optimizer is None:
             highest_first = sorted(range(len(self.rates)), key=lambda head: -self.rates[head])
             groups = [
@@ -138,7 +133,7 @@ class ProbeTrainer(FoodTrainer):
     # ---- the choice ------------------------------------------------------------------------------
 
     def score_heads(self, prediction: Any) -> dict[str, float]:
-        """Metrics of the best head on the selection slice, its rate, and every head's top1.
+        """Compute the metrics of the best head on the selection slice, its rate, and every head's top1.
 
         Raises:
             UserError: no head has finite scores.
@@ -162,14 +157,14 @@ class ProbeTrainer(FoodTrainer):
         }
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """The loss is that of the best head, not that of all of them."""
+        """Report the loss of the best head, not that of all of them."""
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         output.metrics[f"{prefix}_loss"] = output.metrics[f"{prefix}_nll"]
         return output
 
     def _kept_scores(self) -> dict[str, float]:
-        """The scoring of the heads that are loaded."""
+        """Look up the scoring of the heads that are loaded, or score them."""
         step = kept_step(self)
         rows = [row for row in self.state.log_history if row["step"] == step and "eval_top1" in row]
         return {"step": step, **(rows[0] if rows else self.evaluate())}
@@ -200,48 +195,27 @@ class ProbeTrainer(FoodTrainer):
             log_rates(result)
         PartialState().wait_for_everyone()
 
-    # ---- files -----------------------------------------------------------------------------------
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """A checkpoint holds all heads; anything else is the network with the chosen one."""
-        if _internal_call:
-            super().save_model(output_dir, _internal_call=True)
-        elif self.args.should_save:
-            self.network.model.save_pretrained(output_dir)
-            self.network.processor.save_pretrained(output_dir)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
-        load_heads(self.model, Path(resume_from_checkpoint))
-
-    def _load_best_model(self) -> None:
-        load_heads(self.model, Path(self.state.best_model_checkpoint))
-
 
 def scaled_rate(rate: float, args: FineTuningArguments) -> float:
+    """Scale a rate that is given for 256 images a step to the recipe's global batch."""
     return rate * args.total_train_batch_size / RATE_BATCH
 
 
 def top1_name(rate: float) -> str:
+    """Name a head's top-1 among Trainer's metrics."""
     return f"top1_lr_{rate}"
 
 
 def best_rate(scores: dict[float, dict[str, float]], metric: str) -> float:
-    """The rate whose head is best by `metric`, of equals by the lower nll, then by the lower rate."""
+    """Choose the rate whose head is best by `metric`, of equals by lower nll, then by lower rate."""
     metric = "nll" if metric == "loss" else metric
     sign = 1 if metric in LESS_IS_BETTER else -1
     return min(scores, key=lambda rate: (sign * scores[rate][metric], scores[rate]["nll"], rate))
 
 
 def log_rates(result: dict[str, Any]) -> None:
+    """Log a line a head from what probe.json says, and which was chosen."""
     for row in result["selection_top1"]:
         top1 = "not finite" if row["top1"] is None else f"{row['top1']:.2%}"
         mark = ", chosen" if row["learning_rate"] == result["learning_rate"] else ""
         logger.info("learning rate %g: selection top-1 %s%s", row["learning_rate"], top1, mark)
-
-
-def refuse_shards(trainer: FoodTrainer) -> None:
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        raise UserError(
-            f"tune {trainer.args.tune} with FSDP or DeepSpeed: the heads are small and on every device; "
-            "use accelerate_config.yaml, or tune full"
-        )

@@ -23,18 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from training.common.errors import UserError
 from training.common.files import read_json, write_json
+from training.common.locks import lock_folder
 from training.common.machine import now, versions
 from training.config.keys import FREE_KEYS
-from training.config.recipe import Recipe
-from training.data.splits import Splits, image_bytes
+from training.config.recipe import Recipe, default_values
+from training.data.splits import Splits, encoded_bytes
 from training.engine.callbacks import clock
 from training.engine.checkpoints import find_checkpoints, is_begun, probe_result
-from training.engine.lora import trained_line
-from training.engine.trainer import FoodTrainer
+from training.engine.trainer import BaseTrainer
 from training.evaluation.report import evaluate_model, write_evaluation
 from training.model.network import Network
 from training.run.record import (
@@ -45,6 +45,7 @@ from training.run.record import (
     describe_selection,
     describe_training,
     step_line,
+    trained_line,
     warn_of_small_images,
 )
 
@@ -78,7 +79,7 @@ class Run:
             _refuse_other_code(folder, record)
             return cls(recipe, folder, None, record, is_finished=True)
         wanted = recipe.training.resume_from_checkpoint
-        checkpoint, probe = find_checkpoints(folder, wanted, recipe.training.tune)
+        checkpoint, probe = find_checkpoints(folder, wanted, recipe.method.tune)
         if wanted is None and is_begun(folder):
             raise UserError(
                 f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, "
@@ -96,7 +97,7 @@ class Run:
         if PartialState().is_main_process:
             logger.info("%s: %s", name, clock(self.seconds[name]))
 
-    def start(self, trainer: FoodTrainer, network: Network, splits: Splits) -> None:
+    def start(self, trainer: BaseTrainer, network: Network, splits: Splits) -> None:
         """Write run.json, unfinished."""
         self.record = {
             "format": 1,
@@ -107,14 +108,14 @@ class Run:
             "finished": None,
             "model": describe_model(self.recipe, network),
             "data": describe_data(self.recipe, splits),
-            "training": describe_training(trainer),
+            "training": describe_training(self.recipe, trainer),
             "versions": versions(),
             "code_sha256": code_sha256(),
         }
         t, d = self.record["training"], self.record["data"]
         if PartialState().is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock = lock_folder(self.folder)
+            self.lock = lock_run(self.folder)
             write_json(self.folder / "run.json", self.record)
             logger.info(
                 f"{d['num_train']} images to train on, {d['num_selection']} to select, {d['num_test']} to test; "
@@ -127,7 +128,7 @@ class Run:
             )
             warn_of_small_images(splits, network)
 
-    def save_model(self, trainer: FoodTrainer) -> None:
+    def save_model(self, trainer: BaseTrainer) -> None:
         """Write model/ under a temporary name, then move it."""
         temporary, final = self.folder / ".model", self.folder / "model"
         trainer.save_model(str(temporary))
@@ -153,9 +154,8 @@ class Run:
         )
         if PartialState().is_main_process:
             write_evaluation(self.folder, report_, splits.test, logits)
-            image = splits.test.dataset[0]["image"]
-            data = image["bytes"] or Path(image_bytes(image)).read_bytes()
-            (self.folder / "example.jpg").write_bytes(data)
+            example = encoded_bytes(splits.test.dataset[0]["image"])
+            (self.folder / "example.jpg").write_bytes(example)
 
     def on_main(self, function: Callable[..., None], *args: Any) -> None:
         """Call on the main process while the others wait."""
@@ -163,7 +163,7 @@ class Run:
             function(*args)
         PartialState().wait_for_everyone()
 
-    def finish(self, trainer: FoodTrainer) -> None:
+    def finish(self, trainer: BaseTrainer) -> None:
         """Complete run.json: what was selected, how long it took."""
         self.record["selection"] = describe_selection(trainer)
         history = trainer.state.log_history
@@ -176,7 +176,7 @@ class Run:
             "stopped_early": trainer.state.global_step < trainer.state.max_steps,
             "probe": (probe := probe_result(self.folder)),
         }
-        if self.recipe.training.tune == "linear_probe":
+        if self.recipe.method.tune == "linear_probe":
             self.record["training"]["learning_rate"] = probe["scaled_learning_rate"]
         self.record["seconds"] = {**self.seconds, "total": round(sum(self.seconds.values()), 2)}
         self.record["finished"] = now()
@@ -194,7 +194,9 @@ def _refuse_other(folder: Path, record: dict[str, Any], recipe: Recipe) -> None:
                 f"output_dir {folder} already holds something that is not a run: choose another --output_dir"
             )
         return
-    before, after = record.get("recipe", {}), recipe.values
+    # An older record lacks the keys that came later; those of transformers are there if named.
+    defaults = default_values()
+    before, after = defaults | record.get("recipe", {}), defaults | recipe.values
     for key in sorted({*before, *after} - FREE_KEYS):
         if before.get(key) != after.get(key):
             raise UserError(
@@ -211,17 +213,16 @@ def _refuse_other_code(folder: Path, record: dict[str, Any]) -> None:
         )
 
 
-def lock_folder(folder: Path) -> FileLock:
-    """Two processes in one folder would delete each other's checkpoints.
+def lock_run(folder: Path) -> FileLock:
+    """Lock the run folder: two processes in one folder would delete each other's checkpoints.
 
     Raises:
         UserError: another process holds the folder; nothing was written.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
+
+    def refuse() -> None:
         raise UserError(
             f"{folder} is in use by another process: wait for it, or choose another --output_dir"
-        ) from error
-    return lock
+        )
+
+    return lock_folder(folder, when_busy=refuse)

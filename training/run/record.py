@@ -1,12 +1,8 @@
-"""How a training step is computed: TF32, torch.compile, and what was in force.
-
-Compiled is the network as training calls it, whose batches are all of one shape. Flip,
-normalisation and loss stay outside the graph. Evaluation calls the network itself, uncompiled, so
-that its last, partial batch never waits for another compilation.
-"""
+"""What run.json says of a run, and the line that it starts with: facts in, a dictionary out."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import logging
@@ -15,23 +11,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from training.common.arguments import cards_of
 from training.common.files import sha256_file
 from training.common.machine import device_name
 from training.config.recipe import Recipe
 from training.data.splits import Splits
-from training.engine.arguments import describe_optimization
 from training.engine.compilation import trains_in_tf32
 from training.engine.lora import count_parameters, describe_lora
-from training.engine.trainer import FoodTrainer, kept_step
+from training.engine.trainer import BaseTrainer, kept_step
 from training.model.network import Network
 from training.model.resolution import patch_size
 
 logger = logging.getLogger(__name__)
 
-# ---- what was in force ---------------------------------------------------------------------------
 
-
-def describe_step(trainer: FoodTrainer) -> dict[str, Any]:
+def describe_step(trainer: BaseTrainer) -> dict[str, Any]:
     """For run.json; the launcher's file can ask for compilation too, so the accelerator is asked."""
     args, dynamo = trainer.args, trainer.accelerator.state.dynamo_plugin
     backend = dynamo.backend.value.lower()
@@ -130,8 +124,9 @@ def warn_of_small_images(splits: Splits, network: Network) -> None:
         )
 
 
-def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
-    args, on_features = trainer.args, trainer.args.tune == "linear_probe"
+def describe_training(recipe: Recipe, trainer: BaseTrainer) -> dict[str, Any]:
+    """Describe for run.json how the network is trained; the keys are those of the recipe where it has them."""
+    args, on_features = trainer.args, recipe.method.tune == "linear_probe"
     keys = (
         "total_train_batch_size",
         "per_device_train_batch_size",
@@ -155,16 +150,27 @@ def describe_training(trainer: FoodTrainer) -> dict[str, Any]:
         "lr_scheduler_type": args.lr_scheduler_type.value,
         **describe_step(trainer),
         **{key: getattr(args, key) for key in keys},
-        "tune": args.tune,
-        "lora": describe_lora(args),
+        "tune": recipe.method.tune,
+        "lora": describe_lora(recipe.method),
         "num_trainable_parameters": count_parameters(trainer.model)[0],
-        "optimization": describe_optimization(args),
-        "loss": {"name": args.loss, "q": args.generalized_q()},
-        "augmentation": {} if on_features else args.augmentation().in_force(),
+        # 1, 0 or null where it was not asked for
+        "optimization": {
+            **dataclasses.asdict(recipe.extensions),
+            "early_stopping_patience": args.early_stopping_patience,
+        },
+        "further": describe_further(recipe, trainer.network),
+        "loss": {"name": recipe.loss.loss, "q": recipe.loss.generalized_q},
+        "augmentation": {} if on_features else recipe.augmentation.in_force(),
     }
 
 
-def describe_selection(trainer: FoodTrainer) -> dict[str, Any]:
+def describe_further(recipe: Recipe, network: Network) -> list[str]:
+    """Say in words for the card what is not in plain fine-tuning: ["stochastic depth up to 0.1", ...]."""
+    said = [*cards_of(recipe.extensions), *cards_of(recipe.training)]
+    return said + (cards_of(recipe.model) if network.head == "new" else [])
+
+
+def describe_selection(trainer: BaseTrainer) -> dict[str, Any]:
     """The score of the weights that are kept, on the selection slice."""
     state, steps, best = trainer.state, trainer.sampler.steps_per_epoch, kept_step(trainer)
     scored = [row for row in state.log_history if row["step"] == best and "eval_top1" in row]
@@ -223,3 +229,17 @@ def package_sources(package: str) -> dict[str, bytes]:
     if not paths:
         raise RuntimeError(f"no sources of {package} in {root}")
     return {f"{package}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
+
+
+def trained_line(facts: dict[str, Any], num_parameters: int) -> str:
+    """Say what is trained, for the line that a run starts with; "" where it is everything.
+
+    Args:
+        facts: the block "training" of run.json.
+    """
+    if (lora := facts["lora"]) is None:
+        return ""
+    return (
+        f"; LoRA of rank {lora['rank']} on {', '.join(lora['target_modules'])} trains "
+        f"{facts['num_trainable_parameters']:,} of {num_parameters:,} parameters"
+    )

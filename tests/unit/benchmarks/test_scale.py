@@ -67,7 +67,7 @@ def test_the_recipe_is_the_one_that_is_calculated(scale):
     assert recipe["total_train_batch_size"] == case(scale, 1).batch
     assert recipe["selection_fraction"] == model.SELECTION_FRACTION
     assert recipe["per_device_train_batch_size"] == model.MICRO_BATCH
-    code = "".join(path.read_text() for path in (ROOT / "training").glob("*.py"))
+    code = "".join(path.read_text() for path in (ROOT / "training").rglob("*.py"))
     assert f"min({model.MAX_WORKERS}, share" in code  # workers of a process
     assert f"len(dataset) // {model.SCAN_IMAGES_A_PROCESS}" in code  # processes of the scan
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import pytest
 
 from tests.unit.toys import jpeg, write_image_folder
 from training.cli import main as cli
-from training.cli import parsing
+from training.common.arguments import keys_of
 from training.common.errors import UserError
+from training.config.recipe import CLASSES, known_keys
 from training.model.network import model_folder
 
 VERBS = ("train", "cache", "evaluate", "compare", "card", "release", "push", "predict")
@@ -79,7 +81,15 @@ def test_the_help_of_train_lists_recipes_and_keys(food101):
     code, out, _ = food101("train", "--help")
     assert code == 0
     assert "sample" in out and "vit_base_food101" in out
-    assert all(f"--{keys}" in out for keys, _ in parsing.USUAL_KEYS)
+    lines = out.splitlines()
+    assert len(lines) <= 50 and max(map(len, lines)) <= 120  # one screen
+    for kind in CLASSES:
+        usual = {name for name, key in keys_of(kind).items() if key.usual}
+        assert all(f"  --{name} " in out for name in usual)
+    assert "  --mixup " in out and "[0; a number from 0 to 1000; 0 is off]" in out
+    code, everything, _ = food101("train", "--help_all")
+    assert code == 0
+    assert set(re.findall(r"^  --(\w+) ", everything, re.M)) == known_keys()
 
 
 def test_train_without_a_recipe_shows_its_help(food101):

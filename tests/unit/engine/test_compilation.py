@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from tests.unit.toys import (
-    tiny_arguments,
     tiny_network,
+    tiny_settings,
     train,
     write_recipe,
 )
@@ -129,7 +129,7 @@ def test_what_cannot_be_compiled_is_one_line(trainer_for):
 )
 def test_unknown_words_for_compilation_are_refused_at_once(tmp_path, key, value, known):
     with pytest.raises(UserError, match=f"torch_compile_{key} is {value}: give one of .*{known}"):
-        tiny_arguments(tmp_path, **{f"torch_compile_{key}": value})
+        tiny_settings(tmp_path, **{f"torch_compile_{key}": value})
 
 
 def test_compilation_asked_for_by_the_launcher_is_recorded(trainer_for, monkeypatch):
@@ -186,8 +186,8 @@ def test_a_network_without_checkpointing_is_refused(splits, tmp_path):
     other = Network(ResNetForImageClassification(config), ours.processor, ours.preprocessing,
                     None, None, "new")  # fmt: skip
     with pytest.raises(UserError, match="gradient_checkpointing: ResNet.* does not support it"):
-        build_trainer(other, splits, tiny_arguments(tmp_path, gradient_checkpointing=True))
-    build_trainer(other, splits, tiny_arguments(tmp_path))
+        build_trainer(other, splits, tiny_settings(tmp_path, gradient_checkpointing=True))
+    build_trainer(other, splits, tiny_settings(tmp_path))
 
 
 # ---- TF32 -------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def test_tf32_is_in_force_while_training_and_not_after(trainer_for, monkeypatch,
 
 def test_tf32_on_a_machine_without_it_is_refused(tmp_path):
     with pytest.raises(UserError, match="tf32 requires"):
-        tiny_arguments(tmp_path, tf32=True)
+        tiny_settings(tmp_path, tf32=True)
 
 
 # ---- the host does not wait for the device ----------------------------------------------------
@@ -308,7 +308,7 @@ def test_a_loss_that_is_not_finite_is_seen_without_logs_or_checkpoints(trainer_f
 
 
 def test_batches_go_to_a_gpu_without_waiting(tmp_path, monkeypatch):
-    arguments = tiny_arguments(tmp_path)
+    arguments = tiny_settings(tmp_path).training
     assert not arguments.dataloader_pin_memory and not arguments.accelerator_config.non_blocking
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     arguments.use_cpu, arguments.accelerator_config = False, None

@@ -4,6 +4,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,11 +23,12 @@ from transformers import (
 )
 
 from tests.unit.adapted import LORA, adapted, pixels, same, shake, trained_names, weights
-from tests.unit.toys import TINY_VIT, tiny_arguments, tiny_network, train, write_recipe
+from tests.unit.toys import TINY_VIT, tiny_network, tiny_settings, train, write_recipe
 from training.common.errors import UserError
 from training.config.recipe import parse_recipe
-from training.engine.lora import Adapters, add_adapters, count_parameters, find_layers
-from training.engine.trainer import FoodTrainer
+from training.engine.lora import LoRA as Method
+from training.engine.lora import add_adapters, count_parameters, find_layers
+from training.engine.trainer import BaseTrainer, FoodTrainer
 from training.engine.wiring import build_trainer
 from training.model.head import heads_of
 from training.model.network import load_network
@@ -87,12 +89,13 @@ def test_a_convnext_with_its_own_names(splits, tmp_path):
     network = tiny_network()
     model = ConvNextForImageClassification(config)
     network = type(network)(model, network.processor, network.preprocessing, None, None, "new")
-    args = tiny_arguments(tmp_path, **LORA, **NO_CHECKPOINTS)
+    args = tiny_settings(tmp_path, **LORA, **NO_CHECKPOINTS)
     with pytest.raises(
         UserError, match="has 'q_proj', 'v_proj', and ConvNext.*give some of pwconv1"
     ):
         build_trainer(network, splits, args)
-    args.lora_target_modules = ["pwconv1", "pwconv2"]
+    names = ["pwconv1", "pwconv2"]
+    args = tiny_settings(tmp_path, **LORA, **NO_CHECKPOINTS, lora_target_modules=names)
     trainer = build_trainer(network, splits, args)
     before = {n.replace(".base_layer", ""): v for n, v in weights(model).items()}
     trainer.train()
@@ -106,7 +109,7 @@ def test_a_convnext_with_its_own_names(splits, tmp_path):
 
 def test_both_heads_of_a_distilled_network_are_trained(tmp_path):
     model = DeiTForImageClassificationWithTeacher(DeiTConfig(**TINY_VIT, num_labels=3))
-    add_adapters(model, tiny_arguments(tmp_path, **LORA))
+    add_adapters(SimpleNamespace(model=model), tiny_settings(tmp_path, **LORA))
     plain = {name.split(".")[0] for name in trained_names(model) if "lora_" not in name}
     assert plain == {"cls_classifier", "distillation_classifier"}
 
@@ -114,9 +117,9 @@ def test_both_heads_of_a_distilled_network_are_trained(tmp_path):
 def test_convolutions_are_not_adapted(tmp_path):
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3)
     model = ResNetForImageClassification(config)
-    args = tiny_arguments(tmp_path, **LORA, lora_target_modules=["convolution"])
+    args = tiny_settings(tmp_path, **LORA, lora_target_modules=["convolution"])
     with pytest.raises(UserError, match="ResNetFor.* has no linear layer beside its head"):
-        add_adapters(model, args)
+        add_adapters(SimpleNamespace(model=model), args)
     assert len(trained_names(model)) == len(list(model.parameters()))  # it is left as it was
 
 
@@ -161,7 +164,7 @@ def test_merged_is_the_update_added_to_its_matrix(tmp_path):
     shake(model)
     before, plain = weights(model), tiny_network().model
     scores = model.eval()(pixel_values=pixels()).logits.softmax(-1)
-    adapters.merge()
+    adapters.finish()
     after = weights(model)
     assert list(after) == list(plain.state_dict())
     for name, value in after.items():
@@ -194,16 +197,16 @@ def recipe(tiny_run, tiny_data, tmp_path) -> Path:
 
 
 def test_the_release_is_a_plain_vit_with_the_scores_of_training(recipe, tmp_path, monkeypatch):
-    unmerged, merge = {}, Adapters.merge
+    unmerged, merge = {}, Method.finish
 
-    def note(adapters: Adapters) -> None:
+    def note(adapters: Method) -> None:
         unmerged["logits"] = adapters.model.eval()(pixel_values=unmerged["pixels"]).logits
         merge(adapters)
 
     photo = Image.effect_mandelbrot((32, 32), (-2, -1, 1, 1), 50).convert("RGB")
     network = load_network(parse_recipe([str(recipe)]).model.model)
     unmerged["pixels"] = network.processor(photo, return_tensors="pt")["pixel_values"]
-    monkeypatch.setattr(Adapters, "merge", note)
+    monkeypatch.setattr(Method, "finish", note)
     run = tmp_path / "run"
     train(recipe, "--output_dir", run)
     monkeypatch.setitem(sys.modules, "peft", None)  # whoever loads the release has no peft
@@ -286,9 +289,10 @@ def test_stochastic_depth_drops_adapted_blocks(trainer_for):
             output[0] if isinstance(output, tuple) else output
         )
     )
-    trainer.drop_path.draws = torch.tensor([[0.1, 0.9], [0.9, 0.9]])
+    (drop_path,) = trainer.extensions
+    drop_path.drawn = torch.tensor([[0.1, 0.9], [0.9, 0.9]])
     trainer.model.train()(pixel_values=pixels(2))
-    assert trainer.drop_path.num_branches == 2
+    assert drop_path.draws.num_branches == 2
     assert seen[0][0].abs().max() == 0 < seen[0][1].abs().max()
 
 
@@ -322,11 +326,10 @@ def test_reentrant_checkpointing_is_refused(trainer_for):
                     gradient_checkpointing_kwargs={"use_reentrant": True})  # fmt: skip
 
 
-def test_shards_are_refused(trainer_for):
-    trainer = trainer_for(**LORA)
-    trainer.is_fsdp_enabled = True
+def test_shards_are_refused(trainer_for, monkeypatch):
+    monkeypatch.setattr(BaseTrainer, "is_sharded", True)
     with pytest.raises(UserError, match="tune is lora with FSDP or DeepSpeed"):
-        trainer._refuse_shards()
+        trainer_for(**LORA)
 
 
 # ---- what a recipe may say ----------------------------------------------------------------------
@@ -352,7 +355,7 @@ def test_what_makes_no_sense_is_one_line(recipe, words, message):
 
 def test_keys_of_lora_alone_are_refused_and_null_is_none_of_them(tmp_path):
     path = write_recipe(tmp_path / "r.yaml", lora_rank=None)
-    assert parse_recipe([str(path)]).training.tune == "full"
+    assert parse_recipe([str(path)]).method.tune == "full"
     with pytest.raises(UserError, match="lora_dropout with tune full does nothing"):
         parse_recipe([str(path), "--lora_dropout=0.1"])
 

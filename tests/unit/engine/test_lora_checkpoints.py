@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """LoRA's checkpoints: what they hold, an exact resume, the best of them, and what is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -10,8 +12,9 @@ from torch import nn
 from tests.unit.adapted import LORA, adapted, same, shake, trained_names, weights
 from tests.unit.toys import score_as, tiny_network
 from training.common.errors import UserError
-from training.engine.extensions.averaging import TRAINED_WEIGHTS
-from training.engine.lora import LORA_WEIGHTS, Adapters
+from training.engine.checkpoints import LORA_WEIGHTS
+from training.engine.extensions.averaging import MovingAverage
+from training.engine.lora import LoRA
 
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9,
               "eval_strategy": "steps", "eval_steps": 1}  # fmt: skip
@@ -26,7 +29,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_for, tmp_pat
     whole = trainer_for("whole", **values)
     whole.train()
     assert whole.state.global_step == 6
-    files = [LORA_WEIGHTS, *([TRAINED_WEIGHTS] if ema_decay else [])]
+    files = [LORA_WEIGHTS, *([MovingAverage.file] if ema_decay else [])]
     for checkpoint in (3, 4):
         resumed = trainer_for(f"from{checkpoint}", **values)
         shake(resumed.model)
@@ -36,7 +39,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_for, tmp_pat
             assert same(load_file(one / name), load_file(two / name)), (checkpoint, name)
         assert same(weights(whole.model), weights(resumed.model))
     if ema_decay:  # the average is another thing than what is trained
-        assert not same(load_file(one / LORA_WEIGHTS), load_file(one / TRAINED_WEIGHTS))
+        assert not same(load_file(one / LORA_WEIGHTS), load_file(one / MovingAverage.file))
 
 
 def test_a_checkpoint_is_the_adapters_and_the_head(trainer_for, tmp_path):
@@ -54,7 +57,7 @@ def test_buffers_are_in_a_checkpoint(tmp_path):
     """BatchNorm's statistics move though its weights are frozen."""
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).requires_grad_(False)
     model[2].requires_grad_(True)
-    state = Adapters(model, None).state()
+    state = LoRA(SimpleNamespace(model=model), None).state()
     buffers = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
     assert set(state) == buffers | {"2.weight", "2.bias"}
 
@@ -69,8 +72,8 @@ def test_the_best_adapters_and_head_are_kept(trainer_for, tmp_path, monkeypatch,
     assert all(torch.equal(scored[1][name], value) for name, value in best.items())
     assert not torch.equal(scored[3]["classifier.weight"], best["classifier.weight"])
     reference, adapters = adapted(tmp_path)
-    adapters.load(tmp_path / "run" / "checkpoint-2" / LORA_WEIGHTS)
-    adapters.merge()
+    adapters.load(tmp_path / "run" / "checkpoint-2")
+    adapters.finish()
     assert same(weights(trainer.model), weights(reference)) and same(scored[4], weights(reference))
 
 
@@ -96,24 +99,24 @@ def test_a_checkpoint_of_other_adapters_or_weights_is_refused(trainer_for, tmp_p
 def test_positions_of_another_size_may_be_rounded_otherwise(tmp_path):
     """They are interpolated, on whatever processor there is; the checkpoint's are taken."""
     _, adapters = adapted(tmp_path)
-    adapters.save(tmp_path / LORA_WEIGHTS)
+    adapters.save_state(tmp_path / LORA_WEIGHTS)
     network = tiny_network()
     with torch.no_grad():
         network.model.vit.embeddings.position_embeddings.mul_(1 + 1e-6)
     model, other = adapted(tmp_path, network)
-    other.load(tmp_path / LORA_WEIGHTS)
+    other.load_state(tmp_path / LORA_WEIGHTS)
     wanted = tiny_network().model.vit.embeddings.position_embeddings
     assert torch.equal(model.vit.embeddings.position_embeddings, wanted)
 
 
 def test_half_a_file_is_not_loaded(tmp_path):
     model, adapters = adapted(tmp_path)
-    adapters.save(tmp_path / LORA_WEIGHTS)
+    adapters.save_state(tmp_path / LORA_WEIGHTS)
     with safe_open(tmp_path / LORA_WEIGHTS, "pt") as file:
         metadata = file.metadata()
     part = dict(list(load_file(tmp_path / LORA_WEIGHTS).items())[:-1])
     save_file(part, tmp_path / "part.safetensors", metadata)
     before = weights(model)
     with pytest.raises(UserError, match="holds other adapters"):
-        adapters.load(tmp_path / "part.safetensors")
+        adapters.load_state(tmp_path / "part.safetensors")
     assert same(before, weights(model))

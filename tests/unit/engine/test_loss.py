@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.engine.loss import generalized_cross_entropy, training_loss
+from training.engine.extensions.mixing import Mixing
+from training.engine.loss import Criterion, generalized_cross_entropy
 
 
 @pytest.fixture
@@ -60,15 +61,18 @@ def test_mixed_labels_are_soft_targets(batch, q, smoothing):
     p = logits.softmax(-1)
     of_class = -p.log() if q is None else (1 - p**q) / q
     expected = (target * of_class).sum(-1).mean()
-    got = training_loss(logits, labels, share, smoothing=smoothing, q=q)
+    mixing = Mixing(None, Criterion(smoothing, q))
+    plain = Criterion(smoothing, q)(logits, labels)
+    got = mixing.loss(logits, {"labels": labels, "own_share": share}, plain)
     torch.testing.assert_close(got, expected)
-    whole = training_loss(logits, labels, torch.ones_like(share), smoothing=smoothing, q=q)
-    torch.testing.assert_close(whole, training_loss(logits, labels, smoothing=smoothing, q=q))
+    whole = {"labels": labels, "own_share": torch.ones_like(share)}
+    torch.testing.assert_close(mixing.loss(logits, whole, plain), plain)
+    assert mixing.loss(logits, {"labels": labels}, plain) is plain
 
 
 def test_without_extras_it_is_torchs_own_cross_entropy(batch):
     logits, labels = batch
-    assert torch.equal(training_loss(logits, labels), nn.functional.cross_entropy(logits, labels))
+    assert torch.equal(Criterion()(logits, labels), nn.functional.cross_entropy(logits, labels))
 
 
 def test_flipped_labels_are_believed_less():
@@ -85,7 +89,7 @@ def test_flipped_labels_are_believed_less():
         optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
         for _ in range(120):
             optimizer.zero_grad()
-            training_loss(network(points[:400]), labels[:400], q=q).backward()
+            Criterion(q=q)(network(points[:400]), labels[:400]).backward()
             optimizer.step()
         right = network(points[400:]).argmax(-1) == truth[400:]
         scores[q] = right.float().mean().item()

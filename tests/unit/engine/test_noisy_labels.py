@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from training.data.sample import SAMPLE_LABELS, draw_dish
-from training.engine.loss import training_loss
+from training.engine.loss import Criterion
 
 FLIPPED, A_CLASS, NUM_TRAIN = 0.4, 50, 350
 
@@ -37,7 +37,7 @@ def learn(images: torch.Tensor, labels: torch.Tensor, q: float | None) -> nn.Mod
     for _ in range(40):
         for batch in torch.randperm(len(images)).split(50):
             optimizer.zero_grad()
-            training_loss(network(images[batch]), labels[batch], q=q).backward()
+            Criterion(q=q)(network(images[batch]), labels[batch]).backward()
             optimizer.step()
     return network
 

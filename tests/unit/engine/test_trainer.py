@@ -15,7 +15,7 @@ from transformers import DeiTConfig, DeiTForImageClassification
 from tests.unit.toys import LABELS, TINY_VIT, tiny_network
 from training.common.errors import UserError
 from training.engine.callbacks import EpochCallback, clock, finite
-from training.engine.loss import training_loss
+from training.engine.loss import Criterion
 from training.engine.method import load_weights
 from training.engine.trainer import FoodTrainer
 from training.evaluation.scoring import score
@@ -74,7 +74,7 @@ def test_load_weights_restores_every_tensor(trainer_for, tmp_path):
     assert set(load_file(checkpoint / "model.safetensors")) != set(trained)
     fresh = tiny_network(seed=9).model
     assert all(not torch.equal(v, trained[k]) for k, v in fresh.state_dict().items() if v.std() > 0)
-    load_weights(fresh, str(checkpoint))
+    load_weights(fresh, checkpoint)
     assert all(torch.equal(v, trained[k]) for k, v in fresh.state_dict().items())
 
 
@@ -82,16 +82,16 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
     model = tiny_network().model
     tiny_network(hidden_size=48).model.save_pretrained(tmp_path / "wider")
     with pytest.raises(UserError, match="wider is of another network: .*size mismatch"):
-        load_weights(model, str(tmp_path / "wider"))
+        load_weights(model, tmp_path / "wider")
     DeiTForImageClassification(DeiTConfig(**TINY_VIT, num_labels=3)).save_pretrained(
         tmp_path / "deit"
     )
     with pytest.raises(UserError, match=r"\['DeiTForImage\w+'\] and not ViTForImage"):
-        load_weights(model, str(tmp_path / "deit"))  # its encoder would be drawn at random
+        load_weights(model, tmp_path / "deit")  # its encoder would be drawn at random
     (tmp_path / "heads").mkdir()
     save_file({"weights.0": torch.zeros(3, 32)}, tmp_path / "heads" / "model.safetensors")
     with pytest.raises(UserError, match="heads holds no whole network .a linear probe's"):
-        load_weights(model, str(tmp_path / "heads"))
+        load_weights(model, tmp_path / "heads")
 
 
 def test_the_best_checkpoint_is_kept_and_not_the_last(trainer_for, monkeypatch):
@@ -172,10 +172,11 @@ def test_accumulated_batches_are_one_big_batch(trainer_for, optim, learning_rate
 
 def test_label_smoothing_is_for_training_only(trainer_for):
     trainer = trainer_for(label_smoothing_factor=0.2)
-    inputs = {"pixel_values": torch.randn(6, 3, 32, 32), "labels": torch.arange(6) % 3}
-    model = trainer.model
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    inputs = {"pixel_values": images, "labels": torch.arange(6) % 3}
+    model, pixels = trainer.model, trainer.network.preprocessing.normalize(images)
     plain = torch.nn.functional.cross_entropy(
-        model.eval()(pixel_values=inputs["pixel_values"]).logits, inputs["labels"]
+        model.eval()(pixel_values=pixels).logits, inputs["labels"]
     )
     assert trainer.compute_loss(model.eval(), inputs).item() == pytest.approx(plain.item())
     assert trainer.compute_loss(model.train(), inputs).item() != pytest.approx(plain.item())
@@ -198,14 +199,20 @@ def test_mixed_labels_leave_a_network_of_one_label(trainer_for, tmp_path):
 
 
 def test_what_is_for_training_only_leaves_the_score_alone(trainer_for):
-    trainer = trainer_for(loss="generalized_cross_entropy", gce_q=0.5, label_smoothing_factor=0.1)
-    inputs = {"pixel_values": torch.randn(6, 3, 32, 32), "labels": torch.arange(6) % 3}
-    model, mixed = trainer.model, {**inputs, "own_share": torch.full((6,), 0.25)}
-    logits = model.eval()(pixel_values=inputs["pixel_values"]).logits
+    keys = {"loss": "generalized_cross_entropy", "gce_q": 0.5, "label_smoothing_factor": 0.1}
+    trainer = trainer_for(mixup=1.0, **keys)
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    inputs = {"pixel_values": images, "labels": torch.arange(6) % 3}
+    drawn = {"mix_lambda": torch.ones(6), "mix_box": torch.zeros(6, 4, dtype=torch.int64)}
+    model = trainer.model
+    pixels = trainer.network.preprocessing.normalize(images)
+    logits = model.eval()(pixel_values=pixels).logits
     plain = torch.nn.functional.cross_entropy(logits, inputs["labels"])
     assert trainer.compute_loss(model, inputs).item() == pytest.approx(plain.item())
-    expected = training_loss(logits, inputs["labels"], mixed["own_share"], smoothing=0.1, q=0.5)
-    assert trainer.compute_loss(model.train(), mixed).item() == pytest.approx(expected.item())
+    expected = Criterion(smoothing=0.1, q=0.5)(logits, inputs["labels"])
+    assert trainer.compute_loss(model.train(), {**inputs, **drawn}).item() == pytest.approx(
+        expected.item()
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(trainer_for, monkeypatch):

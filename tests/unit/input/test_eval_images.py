@@ -19,7 +19,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from inference import food_classification
 from inference.food_classification import Preprocessing
-from tests.unit.toys import LABELS, jpeg, tiny_arguments, tiny_network
+from tests.unit.toys import LABELS, jpeg, tiny_network, tiny_settings
 from training.common import machine
 from training.common.errors import UserError
 from training.data import array_store
@@ -27,6 +27,7 @@ from training.data.array_store import cache_folder
 from training.data.splits import Source, Split, Splits
 from training.engine.wiring import build_trainer
 from training.evaluation import scoring as evaluation
+from training.evaluation.report import evaluate_model
 from training.input import eval_images as pixel_cache
 from training.input.batch import collate
 from training.input.eval_images import CachedImages, EvalImages, cache_key, evaluation_images
@@ -348,7 +349,7 @@ def test_the_report_is_the_same_to_the_last_digit(tmp_path, seen_workers):
         part.save_pretrained(tmp_path / "model")
     found = []
     for cache_gb in (0, 1, 1):
-        report, logits = evaluation.evaluate_model(
+        report, logits = evaluate_model(
             tmp_path / "model", Source("dishes", "local", None), split,
             batch_size=4, num_workers=1, cache_gb=cache_gb,
         )  # fmt: skip
@@ -365,7 +366,7 @@ def test_the_selection_slice_is_scored_from_the_cache_without_workers(tmp_path):
     scores = []
     for cache_gb in (0.0, 1.0):
         values = {"dataloader_num_workers": 1, "per_device_eval_batch_size": 4, "seed": 3}
-        arguments = tiny_arguments(tmp_path / str(cache_gb), **values)
+        arguments = tiny_settings(tmp_path / str(cache_gb), **values)
         trainer = build_trainer(tiny_network(), splits, arguments, cache_gb)
         loader = trainer.get_eval_dataloader()
         assert loader.num_workers == (0 if cache_gb else 1)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random erasing, mixup and cutmix against their definitions; what they depend on."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,11 +12,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from inference.food_classification import Preprocessing
 from tests.unit.input.test_train_images import SIZE, encoded, same
 from tests.unit.toys import jpeg
-from training.engine.loss import training_loss
+from training.engine.extensions.erasing import Erasing
+from training.engine.extensions.mixing import Mixing
+from training.engine.loss import Criterion
 from training.input.arguments import Augmentation
 from training.input.batch import EpochSampler, collate, to_model_input
-from training.input.mixing import cutmix_box, erase, erasing_box, mix, mixing, own_share, partners
-from training.input.train_images import ERASING, MIXING, POLICY, TrainImages
+from training.input.mixing import (
+    DrawErasing,
+    DrawMixing,
+    cutmix_box,
+    erase,
+    erasing_box,
+    mix,
+    mixing,
+    own_share,
+    partners,
+)
+from training.input.train_images import POLICY, TrainImages
 
 N = 4000
 
@@ -146,10 +159,11 @@ class Waits(TorchDispatchMode):
 
 def test_nothing_waits_for_the_device(images):
     batch = collate(images(**ALL).__getitems__([0, 1, 2, 3]))
-    to_model_input(batch, SIZE)  # makes the constants of the normalisation
+    on_device(batch)  # makes the constants of the normalisation
     with Waits() as waits:
-        inputs = to_model_input(batch, SIZE)
-        training_loss(torch.randn(4, 3), inputs["labels"], inputs["own_share"], q=0.7)
+        inputs, logits = on_device(batch), torch.randn(4, 3)
+        criterion = Criterion(q=0.7)
+        Mixing(None, criterion).loss(logits, inputs, criterion(logits, inputs["labels"]))
     assert waits.seen == ()
 
 
@@ -164,16 +178,32 @@ def images():
     dataset = encoded([jpeg(i, (48, 40)) for i in range(24)])
 
     def images(seed: int = 0, size: Preprocessing = SIZE, **keys: object) -> TrainImages:
-        return TrainImages(dataset, size, Augmentation(**keys), seed)
+        augmentation = Augmentation(**keys)
+        draws = [
+            DrawErasing(size.height, size.width, augmentation.random_erasing),
+            DrawMixing(size.height, size.width, augmentation),
+        ]
+        on = [augmentation.random_erasing > 0, augmentation.mixes(0)]
+        chosen = list(itertools.compress(draws, on))
+        return TrainImages(dataset, size, augmentation, seed, chosen)
 
     return images
+
+
+def on_device(batch: dict) -> dict:
+    """What the network sees, with the labels' shares, as the trainer makes it."""
+    inputs = to_model_input(batch, SIZE)
+    for extension in (Erasing(None), Mixing(None, Criterion())):
+        extension.before_forward(inputs)
+    kept = ("pixel_values", "labels", "own_share")
+    return {name: inputs[name] for name in kept if name in inputs}
 
 
 def inputs_of(images: TrainImages, keys: list[int], workers: int, batch: int) -> dict:
     loader = torch.utils.data.DataLoader(
         images, batch_size=batch, sampler=keys, num_workers=workers, collate_fn=collate
     )
-    batches = [to_model_input(each, SIZE) for each in loader]
+    batches = [on_device(each) for each in loader]
     return {name: torch.cat([each[name] for each in batches]) for name in batches[0]}
 
 
@@ -205,7 +235,7 @@ def test_mixing_ends_with_its_epoch(images):
     for epoch in range(4):
         batch = collate(chosen.__getitems__([24 * epoch, 24 * epoch + 1]))
         assert ("mix_lambda" in batch) == (epoch < 2)
-        assert ("own_share" in to_model_input(batch, SIZE)) == (epoch < 2)
+        assert ("own_share" in on_device(batch)) == (epoch < 2)
     assert Augmentation(mixup=1.0).mixes(epoch=10**6)
 
 
@@ -223,6 +253,9 @@ def test_one_augmentation_leaves_the_draws_of_the_others(images):
 
 def test_no_two_kinds_share_their_random_numbers(images):
     chosen = images(seed=3)
-    first = [chosen._stream(1, 2, kind).random() for kind in (POLICY, ERASING, MIXING)]
+    first = [
+        chosen._stream(1, 2, kind).random()
+        for kind in (POLICY, DrawErasing.stream, DrawMixing.stream)
+    ]
     own = np.random.default_rng((3, 1, 2)).random()  # crop and flip
     assert len({own, *first}) == 4

@@ -12,12 +12,12 @@ from torch import nn
 from transformers import pipeline
 
 from tests.unit.backbones import BACKBONES, save_backbone
-from tests.unit.toys import LABELS, tiny_arguments, train, write_recipe
+from tests.unit.toys import LABELS, tiny_settings, train, write_recipe
 from training.common.errors import UserError
 from training.compare.runs import compare_runs
 from training.compare.speed import measure_throughput
 from training.compare.text import render
-from training.engine.extensions.averaging import TRAINED_WEIGHTS
+from training.engine.extensions.averaging import MovingAverage
 from training.engine.extensions.drop_path import add_drop_path
 from training.engine.extensions.layer_decay import layer_ids
 from training.engine.trainer import FoodTrainer
@@ -127,7 +127,7 @@ def test_a_distilled_deit_is_trained_and_scored(tmp_path, splits):
     kind = "DeiTForImageClassificationWithTeacher"
     network = network_of(save_backbone(tmp_path / "deit", "deit", OTHERS, architecture=kind))
     before = [head.weight.detach().clone() for head in heads_of(network.model)]
-    trainer = build_trainer(network, splits, tiny_arguments(tmp_path / "run", num_train_epochs=1))
+    trainer = build_trainer(network, splits, tiny_settings(tmp_path / "run", num_train_epochs=1))
     trainer.train()
     assert 0 <= trainer.evaluate()["eval_top1"] <= 1
     after = [head.weight for head in heads_of(network.model)]
@@ -210,7 +210,7 @@ def test_batch_statistics_are_averaged_and_resumed(checkpoints, splits, tmp_path
 
     def trained(folder: str, checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
         values = {"ema_decay": 0.5, "load_best_model_at_end": False, "save_strategy": "steps"}
-        arguments = tiny_arguments(tmp_path / folder, save_steps=1, save_total_limit=9, **values)
+        arguments = tiny_settings(tmp_path / folder, save_steps=1, save_total_limit=9, **values)
         network = network_of(checkpoints["resnet"])
         trainer = build_trainer(network, splits, arguments)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -219,7 +219,7 @@ def test_batch_statistics_are_averaged_and_resumed(checkpoints, splits, tmp_path
     whole = trained("whole")
     resumed = trained("resumed", tmp_path / "whole" / "checkpoint-2")
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
-    last = load_file(tmp_path / "whole" / "checkpoint-4" / TRAINED_WEIGHTS)
+    last = load_file(tmp_path / "whole" / "checkpoint-4" / MovingAverage.file)
     counts = [key for key in last if key.endswith("num_batches_tracked")]
     assert counts and all(int(last[key]) == int(whole[key]) == 4 for key in counts)
     means = [key for key in last if key.endswith("running_mean")]

@@ -12,10 +12,11 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers import EvalPrediction
 
-from tests.unit.toys import tiny_arguments, tiny_network
+from tests.unit.toys import tiny_network, tiny_settings
 from training.common.errors import UserError
 from training.model.head import head_of
 from training.probe import trainer as probe
+from training.probe.arguments import ProbeArguments
 from training.probe.features import image_features
 from training.probe.heads import copy_head
 from training.probe.phases import build_probe
@@ -34,9 +35,10 @@ def cache(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def probe_for(splits, tmp_path):
     def probe_for(name: str = "run", rates: list[float] = RATES, **values: object) -> ProbeTrainer:
-        values = {"tune": "linear_probe", "probe_learning_rates": rates, **values}
+        values = {"tune": "linear_probe", **values}
         network = tiny_network(hidden_dropout_prob=0.1)  # the seed of the run must not leak in
-        return build_probe(network, splits, tiny_arguments(tmp_path / name, **values))
+        settings = tiny_settings(tmp_path / name, **values)
+        return build_probe(network, splits, settings, ProbeArguments(rates))
 
     return probe_for
 
@@ -265,5 +267,5 @@ def test_the_loss_is_the_chosen_heads(probe_for):
 
 
 def test_the_rate_is_scaled_by_the_global_batch(tmp_path):
-    arguments = tiny_arguments(tmp_path, total_train_batch_size=512)
+    arguments = tiny_settings(tmp_path, total_train_batch_size=512).training
     assert scaled_rate(0.01, arguments) == 0.02

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.toys import (
-    tiny_arguments,
     tiny_network,
+    tiny_settings,
     train,
     write_image_folder,
     write_recipe,
@@ -26,7 +26,7 @@ from training.engine.trainer import FoodTrainer
 from training.engine.wiring import build_trainer
 from training.run import folder as run_module
 from training.run import record
-from training.run.folder import Run, lock_folder
+from training.run.folder import Run, lock_run
 from training.run.record import code_sha256, command_line, describe_selection
 
 
@@ -272,7 +272,7 @@ def trainer_for_selection(tmp_path):
     def trainer_for_selection(**values: object) -> FoodTrainer:
         root = write_image_folder(tmp_path / "dishes", train=4, validation=1)
         splits = load_splits(DataArguments(dataset=str(root), selection_fraction=0.25))
-        return build_trainer(tiny_network(), splits, tiny_arguments(tmp_path / "run", **values))
+        return build_trainer(tiny_network(), splits, tiny_settings(tmp_path / "run", **values))
 
     return trainer_for_selection
 
@@ -313,15 +313,15 @@ def test_the_command_has_no_path_of_this_machine(monkeypatch, words, expected):
 
 
 def test_a_folder_that_another_process_uses(tmp_path):
-    held = lock_folder(tmp_path)
+    held = lock_run(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from training.run import lock_folder; "
-        "from training.errors import UserError\n"
-        "try: lock_folder(Path(sys.argv[1]))\n"
+        "import sys; from pathlib import Path; from training.run.folder import lock_run; "
+        "from training.common.errors import UserError\n"
+        "try: lock_run(Path(sys.argv[1]))\n"
         "except UserError as error: print(error)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "in use by another process" in done.stdout, done.stderr
     held.release()
-    lock_folder(tmp_path).release()
+    lock_run(tmp_path).release()

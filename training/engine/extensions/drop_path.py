@@ -11,27 +11,61 @@ like its crop: the same in any number of processes, however the batch is cut, an
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from training.common.errors import UserError
+from training.engine.extension import Extension
+from training.engine.training_arguments import Settings
+from training.model.network import Network
 
 BRANCHES = ("attention", "mlp")  # of ViTLayer and DeiTLayer: what is added to the residual
 
 
-class DropPath:
-    """Of one network: how many branches draw, and what was drawn for the batch at hand.
+@dataclass(frozen=True)
+class DrawBranches:
+    """Draws for an image one number a branch: "drop_path" (num_branches,), uniform in [0, 1)."""
 
-    `draws` is (batch, num_branches), uniform in [0, 1); to be set before each forward pass of a
-    network that trains.
+    num_branches: int
+    stream: int = 4
+    per_pair: bool = False
+
+    def __call__(self, rng: np.random.Generator, epoch: int) -> dict[str, np.ndarray]:
+        """Draw for one image; the epoch does not matter."""
+        return {"drop_path": rng.random(self.num_branches, dtype=np.float32)}
+
+
+class DropPath(Extension):
+    """Drops residual branches image by image while a network trains.
+
+    Attributes:
+        drawn: (batch, num_branches), uniform in [0, 1), for the batch at hand; None before the first.
     """
 
+    key = "drop_path"
+
     def __init__(self, num_branches: int) -> None:
-        self.num_branches = num_branches
-        self.draws: torch.Tensor | None = None
+        self.draws = DrawBranches(num_branches)
+        self.drawn: torch.Tensor | None = None
+
+    @classmethod
+    def build(cls, network: Network, settings: Settings) -> DropPath | None:
+        """Hook every block of the network where `drop_path` is above 0.
+
+        Raises:
+            UserError: a network whose blocks are not known.
+        """
+        rate = settings.extensions.drop_path
+        return add_drop_path(network.model, rate) if rate else None
+
+    def before_forward(self, batch: dict[str, torch.Tensor]) -> None:
+        """Take what was drawn out of the batch; batches that are scored have none."""
+        self.drawn = batch.pop("drop_path", None)
 
 
 class DroppedBranch:
@@ -43,9 +77,9 @@ class DroppedBranch:
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         if not module.training:
             return output
-        if self.drop_path.draws is None:
-            raise RuntimeError("DropPath.draws is not set: the network trains without its trainer")
-        drawn = self.drop_path.draws[:, self.column]
+        if self.drop_path.drawn is None:
+            raise RuntimeError("DropPath.drawn is not set: the network trains without its trainer")
+        drawn = self.drop_path.drawn[:, self.column]
         if isinstance(output, tuple):  # attention returns its weights as well
             return (drop_rows(output[0], drawn, self.rate), *output[1:])
         return drop_rows(output, drawn, self.rate)
@@ -63,13 +97,11 @@ def rates_by_depth(drop_path: float, depth: int) -> list[float]:
 
 
 def add_drop_path(model: PreTrainedModel, drop_path: float) -> DropPath:
-    """Hook every block of a ViT or DeiT; no branch for a rate of 0.
+    """Hook every block of a ViT or DeiT; `drop_path` is the last block's rate, above 0.
 
     Raises:
         UserError: a network whose blocks are not known.
     """
-    if not drop_path:
-        return DropPath(0)
     layers = getattr(model.base_model, "layers", [])
     if not len(layers) or not all(hasattr(block, name) for block in layers for name in BRANCHES):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Layer-wise learning rates, and which values the keys of the optimisation may have."""
+"""Layer-wise learning rates as an extension: the nearer to the input, the slower a block learns."""
 
 from __future__ import annotations
 
@@ -8,17 +8,41 @@ import torch
 from torch import nn
 
 from training.common.errors import UserError
+from training.engine.extension import Extension
+from training.engine.training_arguments import Settings
+from training.model.network import Network
 
 # What FSDP, activation checkpointing, DDP and torch.compile put into parameter names.
 _WRAPPERS = re.compile(r"\b(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod|module)\.")
-
 _EMBEDDINGS = re.compile(r"\w+\.embeddings\.")
-
 _BLOCK = re.compile(r"\w+\.layers\.(\d+)\.(attention|mlp|layernorm_before|layernorm_after)\.")
-
 _TOP = re.compile(r"(\w+\.layernorm|(\w+_)?classifier)\.")
 
-# ---- layer-wise learning rates -------------------------------------------------------------------
+
+class LayerDecay(Extension):
+    """Gives each block of a ViT or DeiT a share of the next one's learning rate."""
+
+    key = "layer_decay"
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    @classmethod
+    def build(cls, network: Network, settings: Settings) -> LayerDecay | None:
+        """Make it where `layer_decay` is not 1.
+
+        Raises:
+            UserError: the depth of a parameter is not known.
+        """
+        decay = settings.extensions.layer_decay
+        if decay == 1:
+            return None
+        layer_ids(network.model)
+        return cls(decay)
+
+    def parameter_groups(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+        """Split the optimizer's groups by depth."""
+        decay_learning_rates(optimizer, model, self.decay)
 
 
 def layer_ids(model: nn.Module) -> dict[str, int]:

@@ -2,19 +2,20 @@
 """The moving average of the weights: its values, what is scored and kept, and the resume."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.unit.toys import score_as, tiny_arguments, tiny_network
+from tests.unit.toys import score_as, tiny_network, tiny_settings
 from training.common.errors import UserError
-from training.engine.extensions.averaging import TRAINED_WEIGHTS, WeightAverage, warmed_up
+from training.engine.extensions.averaging import MovingAverage, WeightAverage, warmed_up
 from training.engine.method import load_weights
-from training.engine.trainer import FoodTrainer
+from training.engine.trainer import BaseTrainer, FoodTrainer
 from training.engine.wiring import build_trainer
+
+TRAINED_WEIGHTS = MovingAverage.file
 
 EVERY_STEP = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9,
               "eval_strategy": "steps", "eval_steps": 1}  # fmt: skip
@@ -24,7 +25,7 @@ LAST = {**EVERY_STEP, "eval_strategy": "no", "load_best_model_at_end": False}
 @pytest.fixture
 def trainer_for(splits, tmp_path):
     def trainer_for(name: str = "run", seed: int = 0, **values: object) -> FoodTrainer:
-        arguments = tiny_arguments(tmp_path / name, **{"ema_decay": 0.5, **values})
+        arguments = tiny_settings(tmp_path / name, **{"ema_decay": 0.5, **values})
         return build_trainer(tiny_network(seed=seed), splits, arguments)
 
     return trainer_for
@@ -41,7 +42,7 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 def averaged(folder: Path) -> dict[str, torch.Tensor]:
     """What `from_pretrained` of a checkpoint gives."""
     model = tiny_network(seed=9).model
-    load_weights(model, str(folder))
+    load_weights(model, folder)
     return weights(model)
 
 
@@ -110,7 +111,7 @@ def test_the_weights_go_on_training_as_without_an_average(trainer_for, tmp_path)
         assert all(torch.allclose(kept[name], average[name], atol=1e-6) for name in average)
     assert not torch.allclose(kept["classifier.weight"], trained["classifier.weight"], atol=1e-5)
     # Without a best checkpoint to load, the model ends with the last average.
-    assert same(weights(trainer.model), kept) and trainer.average is None
+    assert same(weights(trainer.model), kept) and not trainer.active
     assert not (tmp_path / "plain" / "checkpoint-4" / TRAINED_WEIGHTS).exists()
 
 
@@ -151,8 +152,8 @@ def test_a_checkpoint_of_the_other_kind_is_refused(trainer_for, tmp_path, before
         )
 
 
-@pytest.mark.parametrize("key", ["is_fsdp_enabled", "is_deepspeed_enabled"])
-def test_an_average_of_parts_is_refused(key):
-    trainer = {"adapters": None, "is_fsdp_enabled": False, "is_deepspeed_enabled": False, key: True}
+def test_an_average_of_parts_is_refused(trainer_for, monkeypatch):
+    monkeypatch.setattr(BaseTrainer, "is_sharded", True)
     with pytest.raises(UserError, match="ema_decay 0.9 with FSDP or DeepSpeed"):
-        FoodTrainer._refuse_shards(SimpleNamespace(**trainer, args=SimpleNamespace(ema_decay=0.9)))
+        trainer_for(ema_decay=0.9)
+    trainer_for(ema_decay=None)

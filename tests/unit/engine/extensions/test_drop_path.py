@@ -14,7 +14,7 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from tests.unit.toys import TINY_VIT, tiny_arguments, tiny_network, write_image_folder
+from tests.unit.toys import TINY_VIT, tiny_network, tiny_settings, write_image_folder
 from training.common.errors import UserError
 from training.data.arguments import DataArguments
 from training.data.loading import load_splits
@@ -32,9 +32,10 @@ IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 def network(drop_path: float = 0.0, batch: int = 6, **config: object) -> torch.nn.Module:
     """A ViT whose next batch has been drawn for, as the trainer does before each forward pass."""
     model = tiny_network(**config).model
-    hooked = add_drop_path(model, drop_path)
-    generator = torch.Generator().manual_seed(3)
-    hooked.draws = torch.rand(batch, hooked.num_branches, generator=generator)
+    if drop_path:
+        hooked = add_drop_path(model, drop_path)
+        generator = torch.Generator().manual_seed(3)
+        hooked.drawn = torch.rand(batch, hooked.draws.num_branches, generator=generator)
     return model
 
 
@@ -110,7 +111,7 @@ def test_names_and_saved_files_are_those_of_the_stock_network(tmp_path):
 def test_training_without_draws_is_the_programmers_error():
     model = tiny_network().model
     add_drop_path(model, 0.1)
-    with pytest.raises(RuntimeError, match="DropPath.draws is not set"):
+    with pytest.raises(RuntimeError, match="DropPath.drawn is not set"):
         model.train()(pixel_values=IMAGES)
 
 
@@ -119,7 +120,6 @@ def test_a_network_without_known_blocks_is_refused():
                                                        depths=[1, 1]))  # fmt: skip
     with pytest.raises(UserError, match="drop_path is 0.1: .* ResNetForImageClassification has"):
         add_drop_path(resnet, 0.1)
-    add_drop_path(resnet, 0.0)
 
 
 def test_a_network_with_stochastic_depth_of_its_own_is_refused():
@@ -165,7 +165,7 @@ def test_a_resumed_run_drops_what_the_whole_run_dropped(tmp_path):
     def run(name: str, checkpoint: int | None = None) -> dict[str, torch.Tensor]:
         trainer = build_trainer(
             tiny_network(seed=0 if checkpoint is None else 5), splits,
-            tiny_arguments(tmp_path / name, **common),
+            tiny_settings(tmp_path / name, **common),
         )  # fmt: skip
         assert rates_of(trainer.model) == [[], [0.5, 0.5]]
         resume = checkpoint and str(tmp_path / "whole" / f"checkpoint-{checkpoint}")

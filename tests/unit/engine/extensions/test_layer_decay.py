@@ -18,7 +18,7 @@ from transformers import (
     ViTModel,
 )
 
-from tests.unit.toys import LABELS, TINY_VIT, tiny_arguments, tiny_network
+from tests.unit.toys import LABELS, TINY_VIT, tiny_network, tiny_settings
 from training.common.errors import UserError
 from training.engine.extensions.layer_decay import layer_ids, layer_scales
 from training.engine.trainer import FoodTrainer
@@ -98,8 +98,8 @@ def test_an_unknown_network_is_refused_before_training(splits, tmp_path):
     network = tiny_network()
     network.model.vit.adapter = torch.nn.Linear(2, 2)
     with pytest.raises(UserError, match="layer_decay: the depth of vit.adapter.weight"):
-        build_trainer(network, splits, tiny_arguments(tmp_path, layer_decay=0.5))
-    build_trainer(network, splits, tiny_arguments(tmp_path))
+        build_trainer(network, splits, tiny_settings(tmp_path, layer_decay=0.5))
+    build_trainer(network, splits, tiny_settings(tmp_path))
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch_fused", "sgd"])
@@ -225,7 +225,7 @@ def test_a_run_that_had_stopped_stays_stopped(trainer_for, monkeypatch):
 )
 def test_early_stopping_needs_scores_and_the_best_weights(tmp_path, other):
     with pytest.raises(UserError, match=f"early_stopping_patience 2 with {min(other)}"):
-        tiny_arguments(tmp_path, early_stopping_patience=2, **other)
+        tiny_settings(tmp_path, early_stopping_patience=2, **other)
 
 
 # ---- values that are refused ------------------------------------------------------------------
@@ -248,7 +248,7 @@ def test_early_stopping_needs_scores_and_the_best_weights(tmp_path, other):
 )
 def test_impossible_values_are_named(tmp_path, key, value):
     with pytest.raises(UserError, match=f"^{key} is {value}"):
-        tiny_arguments(tmp_path, **{key: value})
+        tiny_settings(tmp_path, **{key: value})
 
 
 @pytest.mark.parametrize("scale", [-1.0, 1.5, math.nan])

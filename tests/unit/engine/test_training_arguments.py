@@ -6,7 +6,7 @@ from transformers import TrainingArguments
 
 from tests.unit.toys import tiny_arguments
 from training.common.errors import UserError
-from training.engine import arguments as config
+from training.engine import training_arguments as config
 
 
 @pytest.fixture

@@ -1,0 +1,90 @@
+"""Verbs on the way to the Hub: `card`, `release`, `push`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from training.cli.parsing import add_verb, positive, quiet_libraries
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add the verbs of this module."""
+    _add_card(verbs)
+    _add_release(verbs)
+    _add_push(verbs)
+
+
+def card(args: argparse.Namespace) -> None:
+    from training.common.files import write_text
+    from training.hub.contents import card_text
+
+    text = card_text(Path(args.run), args.repo_id, args.tag)
+    if args.output:
+        write_text(Path(args.output), text)
+    else:
+        print(text, end="")
+
+
+def _add_card(verbs: Any) -> None:
+    p = add_verb(verbs, card, "render the model card of a run from its JSON files")
+    p.add_argument("run", metavar="RUN", help="run or release folder")
+    p.add_argument("--repo_id", help="user/name to show in the examples")
+    p.add_argument("--tag", help="revision to pin in the examples")
+    p.add_argument("--output", metavar="FILE", help="default: print")
+
+
+def release(args: argparse.Namespace) -> None:
+    quiet_libraries()
+    from training.hub.contents import MANIFEST
+    from training.hub.release import release_run
+
+    release_run(Path(args.run), Path(args.output))
+    print(f"{args.output}: loaded back with the stock and the food pipeline; sums in {MANIFEST}")
+
+
+def _add_release(verbs: Any) -> None:
+    p = add_verb(verbs, release, "build the folder to publish, offline, and load it back")
+    p.add_argument("run", metavar="RUN", help="a finished run")
+    p.add_argument("--output", metavar="DIR", required=True)
+
+
+def push(args: argparse.Namespace) -> None:
+    quiet_libraries()
+    from training.hub.push import push as push_release
+    from training.hub.push import stage_files
+
+    if args.dry_run:
+        for file in stage_files(Path(args.release), args.repo_id, args.tag):
+            print(f"{file.sha256}  {file.size:>12,}  {file.name}")
+        return
+    outcome = push_release(
+        Path(args.release),
+        args.repo_id,
+        tag=args.tag,
+        public=args.public,
+        dataset=args.dataset,
+        num_rescored=args.rescore,
+    )
+    what = "pushed" if outcome.changed else "nothing to push: already there"
+    visibility = "private" if outcome.private else "public"
+    print(f"{args.repo_id} ({visibility}): {what}, commit {outcome.commit}, tag {args.tag}")
+    print(outcome.rescored)
+
+
+def _add_push(verbs: Any) -> None:
+    p = add_verb(verbs, push, "upload a release in one commit, download it again and verify it")
+    p.add_argument("release", metavar="RELEASE", help="folder made by train or `food101 release`")
+    p.add_argument("--repo_id", required=True, help="user/name")
+    p.add_argument(
+        "--tag", default="v1.0", help="names this version for ever (default: %(default)s)"
+    )
+    p.add_argument("--public", action="store_true", help="make it public once verified")
+    p.add_argument("--dataset", metavar="PATH", help="test images, if the model was scored locally")
+    p.add_argument(
+        "--rescore", type=positive, default=100, metavar="N", help="images to score again"
+    )
+    p.add_argument(
+        "--dry_run", action="store_true", help="list sha256, size and name; send nothing"
+    )

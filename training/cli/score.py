@@ -1,0 +1,103 @@
+"""Verbs that ask a finished model: `evaluate`, `compare`, `predict`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from training.cli.parsing import add_verb, positive, quiet_libraries
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add the verbs of this module."""
+    _add_evaluate(verbs)
+    _add_compare(verbs)
+    _add_predict(verbs)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    quiet_libraries()
+    from training.evaluation.reevaluate import evaluate_again
+
+    report = evaluate_again(
+        args.model, args.dataset, args.split, args.revision, args.batch_size, args.eval_cache_gb
+    )
+    if args.output:
+        from training.common.files import write_json
+
+        write_json(Path(args.output), report)
+    print(f"{report['dataset']} {report['split']}, n = {report['n']:,}, {report['precision']}")
+    for key, metric in report["metrics"].items():
+        interval = ""
+        if key == "top1":  # the headline; the other intervals are in the report
+            interval = "  (95 % interval {:.4f} to {:.4f})".format(*metric["interval"])
+        print(f"{key:9}{metric['value']:.4f}{interval}")
+
+
+def _add_evaluate(verbs: Any) -> None:
+    p = add_verb(verbs, evaluate, "score a run, a release or a Hub model on a test split")
+    p.add_argument("model", metavar="MODEL", help="run, release folder or Hub id")
+    p.add_argument("--dataset", help="default: the one that the model was reported on")
+    p.add_argument("--split", help="default: the split that the model was reported on")
+    p.add_argument("--revision", help="of a model on the Hub")
+    p.add_argument("--batch_size", type=positive, help="default: as recorded with the model")
+    p.add_argument(
+        "--eval_cache_gb",
+        type=float,
+        metavar="GB",
+        help="limit of the decoded images kept for later evaluations (default: 16; 0 keeps none)",
+    )
+    p.add_argument("--output", metavar="FILE", help="write the whole report as JSON")
+
+
+def compare(args: argparse.Namespace) -> None:
+    quiet_libraries()
+    from training.compare.runs import compare_runs
+    from training.compare.text import render
+
+    report = compare_runs(args.runs)
+    if not args.no_speed:  # torch is imported only here
+        from training.compare.speed import measure_throughput
+
+        models = [(row["name"], Path(row["name"]).expanduser()) for row in report["runs"]]
+        report["speed"] = measure_throughput(models, args.rounds, args.batch_size)
+    print(json.dumps(report, ensure_ascii=False) if args.json else render(report))
+
+
+def _add_compare(verbs: Any) -> None:
+    p = add_verb(verbs, compare, "compare runs on the same test images, image by image")
+    p.add_argument(
+        "runs", metavar="RUN", nargs="+", help="run or release folders; first: reference"
+    )
+    p.add_argument("--no_speed", action="store_true", help="leave out images/s")
+    p.add_argument(
+        "--rounds", type=positive, default=10, help="measurements of speed (default: %(default)s)"
+    )
+    p.add_argument("--batch_size", type=positive, help="of the measurement (default: 8; GPU: 64)")
+    p.add_argument("--json", action="store_true", help="everything as one JSON object")
+
+
+def predict(args: argparse.Namespace) -> None:
+    quiet_libraries()
+    from inference.apps.predict import predict_images
+
+    results = predict_images(args.model, args.images, args.top_k, args.revision, args.batch_size)
+    if args.json:
+        print(json.dumps([{"image": i, "labels": r} for i, r in results], ensure_ascii=False))
+        return
+    for image, rows in results:
+        print(f"{image}: " + ", ".join(f"{row['name']} {row['score']:.1%}" for row in rows))
+
+
+def _add_predict(verbs: Any) -> None:
+    p = add_verb(verbs, predict, "label photographs")
+    p.add_argument("model", metavar="MODEL", help="run, release folder or Hub id")
+    p.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    p.add_argument(
+        "--top_k", type=positive, default=5, help="labels an image (default: %(default)s)"
+    )
+    p.add_argument("--revision", help="of a model on the Hub")
+    p.add_argument("--batch_size", type=positive, default=8)
+    p.add_argument("--json", action="store_true", help="one JSON array")

@@ -1,0 +1,45 @@
+"""What each value of `tune` means for a run: how its trainer is built, and whether something comes first."""
+
+from __future__ import annotations
+
+from training.config.recipe import Recipe
+from training.data.splits import Splits
+from training.engine.trainer import BaseTrainer
+from training.engine.wiring import build_trainer
+from training.model.network import Network
+from training.probe.phases import build_after_probe, build_probe, probe_first
+from training.run.folder import Run
+
+
+def build_trainer_of(recipe: Recipe, network: Network, splits: Splits) -> BaseTrainer:
+    """Build the trainer of a recipe's last, or only, phase.
+
+    Raises:
+        UserError: the network or the images cannot do what the recipe asks.
+    """
+    settings, cache_gb = recipe.settings, recipe.data.eval_cache_gb
+    if recipe.method.tune == "linear_probe":
+        return build_probe(network, splits, settings, recipe.probe, cache_gb)
+    if recipe.method.tune == "probe_then_full":
+        return build_after_probe(network, splits, settings, cache_gb)
+    return build_trainer(network, splits, settings, cache_gb)
+
+
+def run_first_phase(run: Run, network: Network, splits: Splits) -> None:
+    """Train, or find, what comes before the trainer's own training; with most methods nothing does.
+
+    Raises:
+        UserError: see `probe_first`.
+    """
+    if run.recipe.method.tune != "probe_then_full":
+        return
+    with run.stage("probe"):
+        probe_first(
+            network,
+            splits,
+            run.recipe.settings,
+            run.recipe.probe,
+            eval_cache_gb=run.recipe.data.eval_cache_gb,
+            checkpoint=run.checkpoint,
+            probe_checkpoint=run.probe_checkpoint,
+        )
