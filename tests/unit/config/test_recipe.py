@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from training.cli.parsing import USUAL_KEYS
 from training.common.errors import UserError
 from training.config import recipe as config
-from training.config.keys import FREE_KEYS, REMOVED, TAKEN_AWAY
+from training.config.keys import REMOVED, TAKEN_AWAY
 from training.config.packaged import packaged_recipes
 from training.config.recipe import parse_recipe
 from training.engine.arguments import check_world_size
@@ -50,14 +50,6 @@ def test_an_empty_file_is_a_recipe_of_defaults(parse):
     assert recipe.data.dataset == "ethz/food101"
     assert recipe.training.output_dir == "runs/mine"
     assert recipe.training.eval_strategy == "epoch"
-
-
-def test_the_defaults_are_what_an_empty_file_gives(parse):
-    """Else a run of a version that did not know a key would be taken for another one."""
-    defaults = config.default_values()
-    assert config.known_keys() <= defaults.keys()
-    values = {key: value for key, value in parse("").values.items() if key not in FREE_KEYS}
-    assert values == {key: defaults[key] for key in values}
 
 
 def test_the_command_line_overrides_the_file(parse):

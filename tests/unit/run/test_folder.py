@@ -315,8 +315,8 @@ def test_the_command_has_no_path_of_this_machine(monkeypatch, words, expected):
 def test_a_folder_that_another_process_uses(tmp_path):
     held = lock_folder(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from training.run import lock_folder; "
-        "from training.errors import UserError\n"
+        "import sys; from pathlib import Path; from training.run.folder import lock_folder; "
+        "from training.common.errors import UserError\n"
         "try: lock_folder(Path(sys.argv[1]))\n"
         "except UserError as error: print(error)"
     )
