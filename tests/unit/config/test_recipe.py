@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe: file and command line, what is refused and in which words."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -11,35 +10,9 @@ from transformers import TrainingArguments
 from training.common.arguments import keys_of
 from training.common.errors import UserError
 from training.config import recipe as config
-from training.config.keys import FREE_KEYS, REMOVED, TAKEN_AWAY
-from training.config.packaged import packaged_recipes
+from training.config.keys import FREE_KEYS, TAKEN_AWAY
 from training.config.recipe import parse_recipe
 from training.engine.training_arguments import FineTuningArguments, check_world_size
-
-
-@pytest.fixture
-def parse(tmp_path):
-    """parse(text of the file, *command line) -> Recipe; on the CPU wherever the tests run."""
-
-    def parse(text: str, *overrides: str) -> config.Recipe:
-        path = tmp_path / "mine.yaml"
-        path.write_text(text, encoding="utf-8")
-        return parse_recipe([str(path), "--use_cpu=true", *overrides])
-
-    return parse
-
-
-@pytest.fixture
-def refused(parse):
-    def refused(text: str, *overrides: str) -> str:
-        with pytest.raises(UserError) as error:
-            parse(text, *overrides)
-        message = str(error.value)
-        assert "\n" not in message
-        return message
-
-    return refused
-
 
 # ---- what is accepted -------------------------------------------------------------------------
 
@@ -148,28 +121,12 @@ def test_null_does_not_hide_an_unknown_key(refused):
     assert "unknown key ema_deca (the command line)" in refused("", "--ema_deca", "null")
 
 
-def test_mixing_that_would_never_end_is_refused(parse, refused):
-    text = "mixup: 0.8\nmix_off_epoch: 3\n"
-    said = refused(text, "--num_train_epochs", "3")
-    assert said.startswith("mix_off_epoch is 3 and num_train_epochs 3: mixing would never be off")
-    assert parse(text, "--num_train_epochs", "4").augmentation.mix_off_epoch == 3
-    for words in (["--mixup", "0"], ["--mix_off_epoch", "0"], ["--max_steps", "9"]):
-        parse(text, "--num_train_epochs", "3", *words)
-
-
 def test_another_model_leaves_the_recipes_revision_behind(parse):
     text = "model: user/one\nmodel_revision: abc\n"
     assert parse(text).model.model_revision == "abc"
     for words in (["--model", "user/two"], ["--model=user/two"], ["--model_revision", "null"]):
         assert parse(text, *words).model.model_revision is None
     assert parse(text, "--model", "a/b", "--model_revision", "d").model.model_revision == "d"
-
-
-@pytest.mark.parametrize("name", packaged_recipes())
-def test_packaged_recipes_parse(name):
-    recipe = parse_recipe([name, "--use_cpu"])
-    assert recipe.name == name
-    assert recipe.training.output_dir == f"runs/{name}"
 
 
 def test_resolved_values_say_what_was_set_and_are_json(parse):
@@ -202,32 +159,6 @@ def test_an_unknown_key_gets_a_suggestion_and_its_place(refused):
 
 def test_an_unlike_key_is_sent_to_the_help(refused):
     assert "food101 train --help" in refused("zzzzzz: 1")
-
-
-@pytest.mark.parametrize("key", sorted(REMOVED))
-def test_removed_keys_name_their_successor(refused, key):
-    for message in (refused(f"{key}: 1"), refused("", f"--{key}=1"), refused("", f"--{key}", "1")):
-        assert message.startswith(f"{key} (") and "no longer exists" in message
-        assert REMOVED[key] in message
-
-
-@pytest.mark.parametrize("key", sorted(TAKEN_AWAY))
-def test_taken_away_keys_name_the_cure(refused, key):
-    for message in (refused(f"{key}: true"), refused("", f"--{key}"), refused("", f"--{key}=true")):
-        assert message.startswith(f"{key} (") and "is not a key here" in message
-        assert TAKEN_AWAY[key] in message
-
-
-def test_the_tables_fit_this_transformers():
-    """A taken-away key is still a field there; a removed one is a field no more."""
-    fields = {field.name for field in dataclasses.fields(TrainingArguments)}
-    newer = {"activation_checkpointing", "activation_checkpointing_kwargs"}  # not in 5.17 yet
-    assert set(TAKEN_AWAY) - newer <= fields
-    assert not set(REMOVED) & fields
-
-
-def test_a_taken_away_key_is_refused_even_when_false(refused):
-    assert "mixed_precision" in refused("bf16: false")
 
 
 @pytest.mark.parametrize(
@@ -304,15 +235,6 @@ def test_impossible_crop_scales(refused, scale):
     assert refused("", "--crop_scale", *scale).startswith("crop_scale is [")
 
 
-@pytest.mark.parametrize("key", ["mixup", "cutmix"])
-def test_an_odd_batch_cannot_be_mixed(parse, refused, key):
-    words = ["--total_train_batch_size=15", "--per_device_train_batch_size=5"]
-    message = refused(f"{key}: 0.8", *words)
-    assert message.startswith("per_device_train_batch_size is 5: mixup and cutmix mix pairs")
-    parse(f"{key}: 0.8\nmix_probability: 0", *words)
-    parse("random_erasing: 0.5", *words)
-
-
 def test_augmentation_is_off_unless_asked_for(parse):
     plain = ["crop_scale", "horizontal_flip", "reduced_decoding"]
     assert list(parse("").augmentation.in_force()) == plain
@@ -354,15 +276,6 @@ def test_files_that_are_no_recipe(refused, tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"dataset: caf\xe9\n")
     with pytest.raises(UserError, match="is not YAML"):
         parse_recipe([str(tmp_path / "latin.yaml")])
-
-
-def test_an_unknown_recipe_gets_a_suggestion():
-    with pytest.raises(
-        UserError, match="unknown recipe vit_base_fod101: did you mean vit_base_food101"
-    ):
-        parse_recipe(["vit_base_fod101"])
-    with pytest.raises(UserError, match="unknown recipe nowhere/x.yaml: give one of .*sample"):
-        parse_recipe(["nowhere/x.yaml"])
 
 
 @pytest.mark.parametrize("argv", [[], ["--seed", "1"]])
