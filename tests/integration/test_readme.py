@@ -89,6 +89,6 @@ def test_figures_are_those_of_the_recorded_runs():
     for name, top1, low, high, n in rows:
         report = in_format_2(json.loads((RESULTS / f"{name}.json").read_text()))
         assert report["n"] == int(n)
-        top1 = report["metrics"]["top1"]
-        found = [top1["value"], *top1["interval"]]
+        metric = report["metrics"]["top1"]
+        found = [metric["value"], *metric["interval"]]
         assert [f"{100 * value:.1f}" for value in found] == [top1, low, high]
