@@ -10,8 +10,7 @@ import pytest
 from tests.unit.old_run import FIXTURES, RUN, restore_release, restore_run, write_old_place
 from training.cli.main import main
 from training.common.errors import UserError
-from training.config.keys import FREE_KEYS
-from training.config.recipe import default_values, known_keys, parse_recipe
+from training.config.recipe import parse_recipe
 from training.hub.contents import FILES, check_release
 from training.hub.release import load_back
 from training.run.folder import Run
@@ -157,13 +156,3 @@ def test_keys_that_came_later_may_not_change_it(open_run, unfinished, word, said
     with pytest.raises(UserError) as error:
         open_run(unfinished, "--resume_from_checkpoint", "last", word)
     assert f"holds another run ({said})" in str(error.value)
-
-
-def test_the_defaults_are_what_an_empty_recipe_gives(tmp_path):
-    """Else the key that a record lacks would be taken for another value."""
-    (tmp_path / "empty.yaml").touch()
-    values = parse_recipe([str(tmp_path / "empty.yaml")]).values
-    defaults = default_values()
-    assert known_keys() <= defaults.keys()
-    named = {key: value for key, value in values.items() if key not in FREE_KEYS}
-    assert named == {key: defaults[key] for key in named}
