@@ -136,7 +136,7 @@ _UPRIGHT = {  # EXIF orientation -> what turns it upright; from 5 on the image l
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8; 1, which is upright, also where the EXIF data says nothing or is damaged."""
+    """Read the EXIF orientation, 1 to 8; 1, upright, where there is none or the data is damaged."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a SyntaxError, struct.error, OSError ...: the pixels are not to blame
@@ -235,7 +235,7 @@ class Preprocessing:
 
     @classmethod
     def from_processor(cls, processor: Any) -> Preprocessing:
-        """Read a transformers image processor, and try it on one image.
+        """Read what a transformers image processor does, and compare the two on one image.
 
         Raises:
             ValueError: the processor does something that this class does not, named in the message.
@@ -277,7 +277,7 @@ class Preprocessing:
             )
 
     def crop(self, image: np.ndarray) -> torch.Tensor:
-        """uint8 (height, width, 3) of any size -> uint8 (3, self.height, self.width)."""
+        """Resize and crop uint8 (height, width, 3) of any size to uint8 (3, height, width)."""
         height, width = self.resized or (self.height, self.width)
         if (edge := self.shortest_edge) is not None:
             # Whole numbers, cut off as transformers and torchvision do.
@@ -288,7 +288,7 @@ class Preprocessing:
         return pixels[:, top : top + self.height, left : left + self.width]
 
     def normalize(self, pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """uint8 (batch, 3, height, width) -> `dtype` of the same shape, on the same device."""
+        """Rescale and normalise uint8 (batch, 3, height, width) to `dtype`, on the same device."""
         scale, shift = _scale_and_shift(self, pixels.device)
         values = pixels.to(torch.float32, copy=True)  # in place: on a CPU the time is in the copies
         return values.mul_(scale).sub_(shift).to(dtype)
@@ -308,7 +308,11 @@ def _three(values: Any) -> tuple[float, ...]:
 
 
 def _sizes(processor: Any) -> dict[str, Any]:
-    """The four fields of `Preprocessing` that say how large things are."""
+    """Read the four fields of `Preprocessing` that say how large things are.
+
+    Raises:
+        ValueError: sizes that do not fit together, or in a form that is not known.
+    """
     size = dict(processor.size or {})
     crop = dict(getattr(processor, "crop_size", None) or {})
     edge = size.get("shortest_edge")
@@ -333,7 +337,10 @@ def _sizes(processor: Any) -> dict[str, Any]:
 
 
 def resize(image: np.ndarray, height: int, width: int, resample: str) -> torch.Tensor:
-    """uint8 (h, w, 3) -> uint8 (3, height, width), antialiased as Pillow's resize is."""
+    """Resize uint8 (h, w, 3) to uint8 (3, height, width), antialiased as Pillow's resize is.
+
+    `resample` is "bilinear" or "bicubic".
+    """
     if not image.flags.writeable or min(image.strides) < 0:
         image = image.copy()  # from_numpy takes neither Pillow's read-only arrays nor image[::-1]
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
@@ -347,7 +354,7 @@ def resize(image: np.ndarray, height: int, width: int, resample: str) -> torch.T
 
 @dataclass(frozen=True)
 class _Numbered:
-    """An item of a list, so that a complaint can say which one."""
+    """One image of a list with its position, so that a complaint can say which one it is about."""
 
     position: int
     source: Any
@@ -397,6 +404,7 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
     def preprocess(
         self, image: Any, max_image_pixels: int = MAX_IMAGE_PIXELS
     ) -> dict[str, torch.Tensor]:
+        """Decode, resize and crop one image: `pixel_values` uint8 (1, 3, height, width)."""
         numbered = isinstance(image, _Numbered)
         source = image.source if numbered else image
         try:
@@ -406,13 +414,14 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
             if isinstance(source, (str, os.PathLike)):
                 where = _shortened(os.fsdecode(source))
             raise InvalidImageError(f"{where}: {error}") from error
-        return {"pixel_values": pixels[None]}  # uint8 (1, 3, height, width)
+        return {"pixel_values": pixels[None]}
 
     def _forward(self, model_inputs: dict[str, torch.Tensor]):
         pixels = self.preprocessing.normalize(model_inputs["pixel_values"], self.dtype)
         return self.model(pixel_values=pixels)
 
     def postprocess(self, model_outputs, function_to_apply=None, top_k=5) -> list[dict[str, Any]]:
+        """Rank the labels of one image: {"label", "name", "score"}, best first."""
         ranked = super().postprocess(model_outputs, function_to_apply, top_k)
         return [
             {"label": row["label"], "name": readable_name(row["label"]), "score": row["score"]}
@@ -421,11 +430,11 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
 
 
 def _shortened(path: str) -> str:
-    """One line, and not the whole of a photo in base64."""
+    """Shorten a path to one line: it may be the whole of a photo in base64."""
     path = path if path.isprintable() else repr(path)[1:-1]
     return path if len(path) <= 200 else f"{path[:60]}...{path[-60:]}"
 
 
 def readable_name(label: str) -> str:
-    """`baby_back_ribs` -> `Baby back ribs`."""
+    """Make a label readable: `baby_back_ribs` becomes `Baby back ribs`."""
     return label.replace("_", " ").strip().capitalize()

@@ -70,11 +70,6 @@ def test_commands_parse(words):
 
 
 def test_named_files_exist():
-    tree = blocks("")[-1]
-    for folder, rest in re.findall(r"^(\w+)/ +(.*?)(?=^\w+/|\Z)", tree, re.S | re.M):
-        assert (ROOT / folder).is_dir()
-        for name in re.findall(r"\b[\w/]+\.py\b", rest):
-            assert (ROOT / folder / name).is_file(), name
     for name in re.findall(r"`((?:training|inference|model_card)/[\w/.]+)`", README):
         assert (ROOT / name).exists(), name
     for name in re.findall(r"^\| `(\w+)` \|", README, re.M):
