@@ -39,6 +39,7 @@ sys.path.insert(0, str(ROOT))
 from training.common.files import read_json, write_json
 from training.config.recipe import read_recipe
 from training.engine.checkpoints import complete_checkpoints
+from training.evaluation.formats import read_evaluation
 
 MARKS = Marks.of("ablation.py")
 RESULTS = ROOT / "benchmarks" / "results" / "ablation.json"
@@ -239,23 +240,23 @@ class Runner:
         """How far the network has learned them by heart; as they are, the selection slice included."""
         output = folder / "train_evaluation.json"
         words = ["evaluate", str(folder), "--dataset", self.dataset, "--split", "train"]
-        words = [sys.executable, "-m", "training.cli", *words, "--output", str(output)]
+        words = [sys.executable, "-m", "training.cli.main", *words, "--output", str(output)]
         subprocess.run(words, env=self._environment(), stdout=subprocess.DEVNULL, check=True)
         return read_json(output)
 
     def record(self, job: Job, folder: Path) -> None:
-        run, report = read_json(folder / "run.json"), read_json(folder / "evaluation.json")
+        run, report = read_json(folder / "run.json"), read_evaluation(folder)
         fitted = self._score_training_images(folder)
         row = {
             "variant": job.variant,
             "size": job.size,
             "seed": job.seed,
             "values": job.values,
-            "top1": report["metrics"]["top1"],
-            "interval": report["intervals"]["top1"],
+            "top1": report["metrics"]["top1"]["value"],
+            "interval": report["metrics"]["top1"]["interval"],
             "n": report["n"],
             "selection": run["selection"],
-            "train_top1": fitted["metrics"]["top1"],
+            "train_top1": fitted["metrics"]["top1"]["value"],
             "train_n": fitted["n"],
             "images_seen": run["training"]["steps"] * run["training"]["total_train_batch_size"],
             "num_parameters": run["model"]["num_parameters"],

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 def food101() -> list[str]:
     """The installed command, or its module where nothing is installed."""
     script = Path(sys.executable).with_name("food101")
-    return [str(script)] if script.is_file() else [sys.executable, "-m", "training.cli"]
+    return [str(script)] if script.is_file() else [sys.executable, "-m", "training.cli.main"]
 
 
 def write_model(folder: Path, toy: bool) -> Path:

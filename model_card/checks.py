@@ -1,4 +1,4 @@
-"""Reading single facts out of JSON, and checking them.
+"""Read single facts out of JSON and check them.
 
 A check takes a value as JSON gave it and returns it in the type that the card uses. It raises
 ValueError with a noun phrase that says what the value should have been ("a whole number, 0 or
@@ -26,21 +26,21 @@ class MissingFactError(FactError):
 
 
 def text(value: Any) -> str:
-    """A text with something in it."""
+    """Accept a text with something in it."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a text with something in it")
     return value
 
 
 def sha256(value: Any) -> str:
-    """A SHA-256 digest: 64 hexadecimal digits, lower case."""
+    """Accept a SHA-256 digest: 64 hexadecimal digits, lower case."""
     if not isinstance(value, str) or not SHA256.fullmatch(value):
         raise ValueError("a SHA-256 of 64 hexadecimal digits")
     return value
 
 
 def one_of(*allowed: Any) -> Callable[[Any], Any]:
-    """A check that accepts the given values only."""
+    """Make a check that accepts the given values only."""
 
     def check(value: Any) -> Any:
         if value not in allowed:
@@ -51,21 +51,21 @@ def one_of(*allowed: Any) -> Callable[[Any], Any]:
 
 
 def whole(value: Any) -> int:
-    """A whole number, 0 or more."""
+    """Accept a whole number, 0 or more."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError("a whole number, 0 or more")
     return value
 
 
 def positive(value: Any) -> int:
-    """A whole number, 1 or more."""
+    """Accept a whole number, 1 or more."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError("a whole number, 1 or more")
     return value
 
 
 def number(value: Any) -> float:
-    """A finite number."""
+    """Accept a finite number."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value):
         raise ValueError("a finite number")
@@ -73,21 +73,21 @@ def number(value: Any) -> float:
 
 
 def amount(value: Any) -> float:
-    """A finite number, 0 or more."""
+    """Accept a finite number, 0 or more."""
     if number(value) < 0:
         raise ValueError("a finite number, 0 or more")
     return float(value)
 
 
 def share(value: Any) -> float:
-    """A number from 0 to 1, NaN excluded."""
+    """Accept a number from 0 to 1, NaN excluded."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
         raise ValueError("a number from 0 to 1")
     return float(value)
 
 
 def optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The same check, where an explicit null means "there is none"; the key itself must exist."""
+    """Make a check that also accepts null, for "there is none"; the key itself must exist."""
 
     def check_or_null(value: Any) -> Any:
         return None if value is None else check(value)
@@ -97,49 +97,56 @@ def optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def later(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The same check for a key that older runs do not have: absent means "there is none"."""
+    """Make a check for a key that older runs do not have: absent, too, means "there is none"."""
     check_or_none = optional(check)
     check_or_none.accepts_absence = True  # type: ignore[attr-defined]
     return check_or_none
 
 
 def interval(value: Any) -> tuple[float, float]:
-    """A pair (low, high), both from 0 to 1, low first."""
-    if not isinstance(value, list) or len(value) != 2 or not share(value[0]) <= share(value[1]):
-        raise ValueError("a pair [low, high] from 0 to 1")
+    """Accept a pair [low, high] of finite numbers, low first."""
+    if not isinstance(value, list) or len(value) != 2 or not number(value[0]) <= number(value[1]):
+        raise ValueError("a pair [low, high]")
     return float(value[0]), float(value[1])
 
 
 def channels(value: Any) -> tuple[float, ...]:
-    """One finite number per colour channel, (3,)."""
+    """Accept one finite number per colour channel, (3,)."""
     if not isinstance(value, list) or len(value) != 3:
         raise ValueError("a list of three numbers")
     return tuple(number(item) for item in value)
 
 
 def names(value: Any) -> tuple[str, ...]:
-    """Two or more different texts, in the model's order."""
+    """Accept two or more different texts, in the model's order."""
     if not isinstance(value, list) or len(value) < 2 or len(set(map(str, value))) < len(value):
         raise ValueError("a list of two or more different names")
     return tuple(text(item) for item in value)
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """One or more texts."""
+    """Accept one or more texts."""
     if not isinstance(value, list) or not value:
         raise ValueError("a list of one or more texts")
     return tuple(text(item) for item in value)
 
 
+def said(value: Any) -> tuple[str, ...]:
+    """Accept any number of texts, none at all included."""
+    if not isinstance(value, list):
+        raise ValueError("a list of texts")
+    return tuple(text(item) for item in value)
+
+
 def pairs(value: Any) -> tuple[tuple[str, Any], ...]:
-    """A JSON object as pairs (key, value), sorted by key, so that equal objects render equally."""
+    """Turn an object into pairs (key, value) sorted by key, so that equal objects render equally."""
     if not isinstance(value, dict):
         raise ValueError("an object of names and values")
     return tuple(sorted(value.items()))
 
 
 def versions(value: Any) -> tuple[tuple[str, str], ...]:
-    """Package versions as pairs (name, version), sorted by name; four must be there."""
+    """Turn package versions into pairs (name, version) sorted by name; four must be there."""
     if not isinstance(value, dict):
         raise ValueError("an object of package names and versions")
     for name in NEEDED_VERSIONS:
@@ -149,7 +156,7 @@ def versions(value: Any) -> tuple[tuple[str, str], ...]:
 
 
 def fields(**columns: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
-    """A check for an object with at least these keys; other keys are dropped."""
+    """Make a check for an object with at least these keys; other keys are dropped."""
 
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -163,28 +170,51 @@ def fields(**columns: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
 
 
 def rows(**columns: Callable[[Any], Any]) -> Callable[[Any], tuple[dict[str, Any], ...]]:
-    """A check for a list of objects with at least these keys; other keys are dropped."""
+    """Make a check for a list of objects with at least these keys; other keys are dropped."""
 
     def check(value: Any) -> tuple[dict[str, Any], ...]:
         if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
             raise ValueError("a list of objects")
-        return tuple(check_row(index, row) for index, row in enumerate(value))
-
-    def check_row(index: int, row: dict[str, Any]) -> dict[str, Any]:
-        for column, check_cell in columns.items():
-            if column not in row:
-                raise MissingFactError(f"[{index}].{column}")
-            try:
-                check_cell(row[column])
-            except ValueError as problem:
-                raise ValueError(f"a list with {problem} in [{index}].{column}") from None
-        return {column: columns[column](row[column]) for column in columns}
+        return tuple(
+            _check_row("a list", f"[{index}]", row, columns) for index, row in enumerate(value)
+        )
 
     return check
 
 
+def objects(**columns: Callable[[Any], Any]) -> Callable[[Any], dict[str, dict[str, Any]]]:
+    """Make a check for an object of objects, each with at least these keys; others are dropped."""
+
+    def check(value: Any) -> dict[str, dict[str, Any]]:
+        if not isinstance(value, dict) or not all(isinstance(row, dict) for row in value.values()):
+            raise ValueError("an object of objects")
+        return {key: _check_row("an object", f".{key}", row, columns) for key, row in value.items()}
+
+    return check
+
+
+def _check_row(
+    whole: str, place: str, row: dict[str, Any], columns: dict[str, Callable[[Any], Any]]
+) -> dict[str, Any]:
+    """Check the columns of one row; `whole` and `place` say in the error where the row stands."""
+    checked = {}
+    for column, check_cell in columns.items():
+        if column not in row:
+            raise MissingFactError(f"{place}.{column}")
+        try:
+            checked[column] = check_cell(row[column])
+        except ValueError as problem:
+            raise ValueError(f"{whole} with {problem} in {place}.{column}") from None
+    return checked
+
+
 def read_json(path: Path) -> Any:
-    """The parsed JSON of run.json or evaluation.json; FactError where it is absent or broken."""
+    """Parse run.json or evaluation.json.
+
+    Raises:
+        MissingFactError: there is no such file.
+        FactError: it is not JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -194,9 +224,18 @@ def read_json(path: Path) -> Any:
 
 
 def read_value(files: dict[str, Any], source: str, check: Callable[[Any], Any]) -> Any:
-    """The value of one key, such as "run.data.num_test", checked; FactError names file and key.
+    """Look up one value, such as "run.data.num_test", and check it.
 
-    `files` maps the two file names to their parsed JSON.
+    Args:
+        files: parsed JSON by file name, {"run.json": ..., "evaluation.json": ...}.
+        source: stem of the file and dotted key.
+
+    Returns:
+        What the check returned. None: the check accepts null or absence, and there is no value.
+
+    Raises:
+        MissingFactError: there is no value; the line names file, key and cure.
+        FactError: the check refuses the value; the line names it too.
     """
     stem, key = source.split(".", 1)
     name = f"{stem}.json"

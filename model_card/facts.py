@@ -2,7 +2,8 @@
 
 Every field below names its key and the check that its value must pass. Nothing is guessed and
 nothing has a default: a gap, a value that cannot be true, or two files that do not belong together
-stop the card with one line.
+stop the card with one line. Of evaluation.json only format 2 is known here: whoever has an older
+file upgrades it first.
 """
 
 from collections.abc import Callable
@@ -12,17 +13,9 @@ from typing import Any
 
 from model_card import checks
 from model_card.checks import CURES, FactError, MissingFactError
+from model_card.sections.blocks import BLOCKS
 
-__all__ = ["CardFacts", "FactError", "MissingFactError"]
-
-CLASS_ROWS = checks.rows(
-    label=checks.text,
-    n=checks.whole,
-    recall=checks.optional(checks.share),  # null: no test image of this class
-    precision=checks.optional(checks.share),  # null: the class was never predicted
-)
-CONFUSED_ROWS = checks.rows(label=checks.text, predicted=checks.text, n=checks.positive)
-
+__all__ = ["CardFacts", "FactError", "Metric", "MissingFactError"]
 
 REDUCTION = checks.fields(
     short_side=checks.positive, jpeg_quality=checks.positive, subsampling=checks.text
@@ -41,8 +34,54 @@ PROBE = checks.fields(
 )
 
 
+METRICS = checks.objects(
+    name=checks.text,
+    value=checks.amount,
+    interval=checks.optional(checks.interval),  # null: none is known
+    unit=checks.text,
+    hub_type=checks.text,
+    less_is_better=checks.one_of(True, False),
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as evaluation.json describes it."""
+
+    key: str
+    name: str
+    value: float
+    interval: tuple[float, float] | None  # (low, high); None: none is known
+    unit: str  # "share": value and interval are from 0 to 1; else words, "nats per image"
+    hub_type: str  # metric type in the model-index
+    less_is_better: bool
+
+    @property
+    def is_share(self) -> bool:
+        """Say whether the value is from 0 to 1, to be written in percent."""
+        return self.unit == "share"
+
+
+def described_metrics(value: Any) -> tuple[Metric, ...]:
+    """Accept an object that describes metrics: {"top1": {"name": ..., "value": ...}, ...}.
+
+    A share and its bounds must be from 0 to 1, any other value 0 or more.
+    """
+    metrics = tuple(Metric(key, **row) for key, row in METRICS(value).items())
+    for metric in metrics:
+        for bound in (metric.value, *(metric.interval or ())):
+            if metric.is_share and not 0 <= bound <= 1:
+                raise ValueError(f"an object with shares from 0 to 1 in .{metric.key}")
+    return metrics
+
+
 def fact(source: str, check: Callable[[Any], Any]) -> Any:
-    """A field of CardFacts read from `source`, "run.KEY" or "evaluation.KEY", through `check`."""
+    """Declare a field of CardFacts, read from `source` through `check`.
+
+    Args:
+        source: file and key, as "run.model.id" or "evaluation.n".
+        check: see `model_card.checks`.
+    """
     return field(metadata={"source": source, "check": check})
 
 
@@ -121,6 +160,8 @@ class CardFacts:
     loss: str = fact("run.training.loss.name", checks.text)
     loss_q: float | None = fact("run.training.loss.q", checks.optional(checks.share))
     label_smoothing: float = fact("run.training.label_smoothing_factor", checks.share)
+    # in words; absent in runs from before they were recorded, whose card makes them of the next four
+    further: tuple[str, ...] | None = fact("run.training.further", checks.later(checks.said))
     layer_decay: float = fact("run.training.optimization.layer_decay", checks.share)
     drop_path: float = fact("run.training.optimization.drop_path", checks.share)
     ema_decay: float | None = fact(
@@ -145,7 +186,7 @@ class CardFacts:
     best_epoch: float = fact("run.selection.best_epoch", checks.amount)
 
     # The evaluation: what was scored
-    eval_format: int = fact("evaluation.format", checks.one_of(1))
+    eval_format: int = fact("evaluation.format", checks.one_of(2))
     eval_source: str = fact("evaluation.source", checks.one_of("hub", "local", "sample"))
     eval_revision: str | None = fact("evaluation.dataset_revision", checks.optional(checks.text))
     eval_fingerprint: str = fact("evaluation.dataset_fingerprint", checks.sha256)
@@ -155,16 +196,10 @@ class CardFacts:
     model_sha256: str = fact("evaluation.model_sha256", checks.sha256)
 
     # The evaluation: what came out
-    top1: float = fact("evaluation.metrics.top1", checks.share)
-    top5: float = fact("evaluation.metrics.top5", checks.share)
-    macro_f1: float = fact("evaluation.metrics.macro_f1", checks.share)
-    nll: float = fact("evaluation.metrics.nll", checks.amount)  # nats per image
-    ece: float = fact("evaluation.metrics.ece", checks.share)
-    top1_interval: tuple[float, float] = fact("evaluation.intervals.top1", checks.interval)
-    top5_interval: tuple[float, float] = fact("evaluation.intervals.top5", checks.interval)
+    metrics: tuple[Metric, ...] = fact("evaluation.metrics", described_metrics)
     interval_method: str = fact("evaluation.interval_method", checks.text)
-    per_class: tuple[dict[str, Any], ...] = fact("evaluation.per_class", CLASS_ROWS)
-    most_confused: tuple[dict[str, Any], ...] = fact("evaluation.most_confused", CONFUSED_ROWS)
+    # What each block of `BLOCKS` shows, by the block's key, as its check returned it
+    sections: dict[str, Any]
 
     # The evaluation: how it was done
     eval_seed: int = fact("evaluation.seed", checks.whole)
@@ -185,29 +220,53 @@ class CardFacts:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "CardFacts":
-        """Read `run.json` and `evaluation.json` of a run or release folder.
+        """Read `run.json` and `evaluation.json` (format 2) of a run or release folder.
 
-        Raises MissingFactError for a gap, and FactError for a value that cannot be true or for
-        files that do not belong together. Both are ValueErrors of one line: file, key, cure.
+        Raises:
+            MissingFactError, FactError: as `from_json`, and where a file is absent or is not JSON.
         """
-        files = {
-            f"{stem}.json": checks.read_json(folder / f"{stem}.json")
-            for stem in ("run", "evaluation")
-        }
-        facts = cls(
-            **{item.name: checks.read_value(files, **item.metadata) for item in fields(cls)}
+        return cls.from_json(
+            checks.read_json(folder / "run.json"), checks.read_json(folder / "evaluation.json")
         )
+
+    @classmethod
+    def from_json(cls, run: Any, evaluation: Any) -> "CardFacts":
+        """Check the parsed content of `run.json` and of `evaluation.json` (format 2).
+
+        Raises:
+            MissingFactError: a fact is not there.
+            FactError: a value cannot be true, or the files do not belong together. Both errors are
+                ValueErrors of one line: file, key, cure.
+        """
+        files = {"run.json": run, "evaluation.json": evaluation}
+        values = {
+            item.name: checks.read_value(files, **item.metadata)
+            for item in fields(cls)
+            if item.metadata
+        }
+        sections = {
+            block.key: checks.read_value(files, f"evaluation.{block.key}", block.check)
+            for block in BLOCKS
+            if block.required or block.key in evaluation
+        }
+        facts = cls(**values, sections=sections)
         _check_together(facts)
+        _check_numbers(facts)
         return facts
+
+    def metric(self, key: str) -> Metric | None:
+        """Look up a metric by its key in evaluation.json; None where it was not computed."""
+        return next((metric for metric in self.metrics if metric.key == key), None)
 
 
 def _check_together(facts: CardFacts) -> None:
-    """Refuse an evaluation of other data than the run's, and numbers that contradict each other."""
+    """Refuse an evaluation of other data than the run's, and a gap that depends on another fact."""
     if facts.source == "hub" and facts.data_revision is None:
         raise MissingFactError(f"run.json has no data.revision: {CURES['run.json']}")
     for needed, tunes in (("probe", ("linear_probe", "probe_then_full")), ("lora", ("lora",))):
         if facts.tune in tunes and getattr(facts, needed) is None:
             raise MissingFactError(f"run.json has no training.{needed}: {CURES['run.json']}")
+    per_class = facts.sections["per_class"]
     expected = {
         "source": (facts.source, facts.eval_source),
         "dataset_revision": (facts.data_revision, facts.eval_revision),
@@ -215,18 +274,28 @@ def _check_together(facts: CardFacts) -> None:
         "split": (facts.test_split, facts.eval_split),
         "n": (facts.num_test, facts.n),
         "left_out": (facts.left_out_test, facts.eval_left_out),
-        "per_class labels": (set(facts.label_names), {row["label"] for row in facts.per_class}),
-        "per_class n, summed,": (facts.num_test, sum(row["n"] for row in facts.per_class)),
+        "per_class labels": (set(facts.label_names), {row["label"] for row in per_class}),
+        "per_class n, summed,": (facts.num_test, sum(row["n"] for row in per_class)),
     }
     for key, (run, evaluation) in expected.items():
         if run != evaluation:
             detail = f"{evaluation!r}, but {run!r} in run.json" if isinstance(run, int) else "other"
             raise FactError(f"evaluation.json is of another run ({key}: {detail}): evaluate again")
-    for metric in ("top1", "top5"):
-        low, high = getattr(facts, f"{metric}_interval")
-        if not low - 1e-9 <= getattr(facts, metric) <= high + 1e-9:
-            raise FactError(f"evaluation.json: metrics.{metric} lies outside intervals.{metric}")
-    for row in facts.per_class:
+
+
+def _check_numbers(facts: CardFacts) -> None:
+    """Refuse an evaluation without its headline, and numbers that contradict each other."""
+    top1 = facts.metric("top1")
+    if top1 is None or top1.interval is None:
+        gap = "metrics.top1" + (".interval" if top1 else "")
+        raise MissingFactError(f"evaluation.json has no {gap}: {CURES['evaluation.json']}")
+    for metric in facts.metrics:
+        low, high = metric.interval or (metric.value, metric.value)
+        if not low - 1e-9 <= metric.value <= high + 1e-9:
+            raise FactError(
+                f"evaluation.json: metrics.{metric.key}.value lies outside its interval"
+            )
+    for row in facts.sections["per_class"]:
         if (row["recall"] is None) != (row["n"] == 0):
             raise FactError(
                 f"evaluation.json: per_class recall of {row['label']!r} contradicts its n"

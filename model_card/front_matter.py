@@ -4,6 +4,9 @@ import math
 import re
 from typing import Any
 
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
 from model_card.facts import CardFacts
 
 # Licence ids that the Hub knows, as far as base models and recipes here need them.
@@ -17,6 +20,9 @@ LICENSES = frozenset(
     "postgresql unknown unlicense wtfpl zlib".split()
 )
 
+# Metric types that are also names of metrics on the Hub, which the card's `metrics` lists.
+NAMED_METRICS = frozenset({"accuracy", "f1", "precision", "recall", "roc_auc", "brier_score"})
+
 HOME = re.compile(r"(?<![\w.])/(?:home|Users)/\w|(?<![\w./])/root/|[A-Za-z]:\\Users\\")
 TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
 BLOCK = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
@@ -25,16 +31,19 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def license_of(facts: CardFacts) -> str:
-    """The Hub's id of the licence of the weights: the base model's, or this project's own."""
+    """Find the Hub's id of the licence of the weights: the base model's, or this project's own."""
     if facts.base_model is None:
         return "apache-2.0"
     return facts.base_license.lower() if facts.base_license else "unknown"
 
 
 def front_matter(facts: CardFacts, *, model_name: str, dataset_name: str) -> str:
-    """The YAML between the two `---` lines, without them."""
-    from huggingface_hub import ModelCardData
+    """Write the YAML between the two `---` lines, without them.
 
+    Args:
+        model_name: name of the model in its model-index.
+        dataset_name: name of the data set there, for people.
+    """
     license_id = license_of(facts)
     known = license_id in LICENSES
     family = facts.architecture.split("ForImageClassification")[0].lower()
@@ -46,17 +55,15 @@ def front_matter(facts: CardFacts, *, model_name: str, dataset_name: str) -> str
         tags=["image-classification", family, "food", "custom-pipeline"],
         datasets=[facts.dataset] if facts.source == "hub" else None,
         base_model=facts.base_model if facts.base_revision else None,  # not a folder's name
-        metrics=["accuracy", "f1"],
+        metrics=[m.hub_type for m in facts.metrics if m.hub_type in NAMED_METRICS] or None,
         model_name=model_name,
         eval_results=_eval_results(facts, dataset_name),
     )
     return data.to_yaml()
 
 
-def _eval_results(facts: CardFacts, dataset_name: str) -> list[Any]:
-    """One EvalResult per metric; data that are not on the Hub go by their fingerprint."""
-    from huggingface_hub import EvalResult
-
+def _eval_results(facts: CardFacts, dataset_name: str) -> list[EvalResult]:
+    """Make one EvalResult a metric; data that are not on the Hub go by their fingerprint."""
     on_hub = facts.source == "hub"
     where = {
         "task_type": "image-classification",
@@ -67,23 +74,22 @@ def _eval_results(facts: CardFacts, dataset_name: str) -> list[Any]:
         "dataset_revision": facts.eval_revision or facts.eval_fingerprint,
         "dataset_args": None if on_hub else {"content_sha256": facts.eval_fingerprint},
     }
-    metrics = (
-        ("accuracy", "Top-1 accuracy", facts.top1),
-        ("top_5_accuracy", "Top-5 accuracy", facts.top5),
-        ("f1", "Macro F1", facts.macro_f1),
-        ("nll", "Negative log-likelihood (nats per image)", facts.nll),
-        ("ece", "Expected calibration error", facts.ece),
-    )
     return [
-        EvalResult(metric_type=kind, metric_name=name, metric_value=float(value), **where)
-        for kind, name, value in metrics
+        EvalResult(
+            metric_type=metric.hub_type,
+            metric_name=metric.name if metric.is_share else f"{metric.name} ({metric.unit})",
+            metric_value=metric.value,
+            **where,
+        )
+        for metric in facts.metrics
     ]
 
 
 def validate_card(text: str) -> None:
-    """Check a card as far as that can be done offline.
+    """Check the text of a card as far as that can be done offline.
 
-    Raises ValueError with one line that lists everything that is wrong.
+    Raises:
+        ValueError: one line that lists everything that is wrong.
     """
     problems = [*_body_problems(text)]
     block = BLOCK.match(text)
@@ -98,8 +104,7 @@ def validate_card(text: str) -> None:
 
 
 def _front_matter_problems(block: str) -> list[str]:
-    import yaml
-
+    """List what is wrong with the YAML."""
     try:
         data = yaml.safe_load(block)
     except yaml.YAMLError as error:
@@ -124,8 +129,7 @@ def _front_matter_problems(block: str) -> list[str]:
 
 
 def _model_index_problems(data: dict[str, Any]) -> list[str]:
-    from huggingface_hub import ModelCardData
-
+    """List what is wrong with the results in the parsed YAML."""
     try:
         results = ModelCardData(**data).eval_results
     except (ValueError, TypeError, AttributeError) as error:
@@ -145,6 +149,7 @@ def _model_index_problems(data: dict[str, Any]) -> list[str]:
 
 
 def _body_problems(text: str) -> list[str]:
+    """List what no card may say: gaps, home folders, tokens; `text` is the whole card."""
     problems = [f"section {title!r} is empty" for title in _empty_sections(BLOCK.sub("", text))]
     if "more information needed" in text.lower():
         problems.append("it says 'More information needed'")
@@ -159,7 +164,7 @@ def _body_problems(text: str) -> list[str]:
 
 
 def _empty_sections(body: str) -> list[str]:
-    """Titles of headings with nothing below them; a deeper heading counts as something."""
+    """List the headings with nothing below them; a deeper heading counts as something."""
     body = FENCE.sub("(code)", body)  # a comment in code is no heading
     lines = [line for line in body.splitlines() if line.strip()]
     depths = [len(line) - len(line.lstrip("#")) for line in lines]

@@ -2,13 +2,14 @@
 
 from importlib.resources import files
 
-from model_card import result_tables, setup_tables
+import jinja2
+
 from model_card.checks import SHA256
 from model_card.facts import CardFacts
-from model_card.front_matter import front_matter, license_of, validate_card
+from model_card.front_matter import front_matter, license_of
+from model_card.sections import results, setup
+from model_card.sections.blocks import BLOCKS
 from model_card.words import count, hide_paths, percent, points, span, versions
-
-__all__ = ["render_card", "validate_card"]
 
 PLACEHOLDER = "user/repo"
 
@@ -20,15 +21,16 @@ def render_card(
     tag: str | None = None,
     pipeline_sha256: str | None = None,
 ) -> str:
-    """The Markdown of README.md.
+    """Write the Markdown of README.md.
 
-    repo_id: "user/name" on the Hub; without it the examples show "user/repo" and say so.
-    tag: Git tag (or commit) that the examples pin; without it they follow `main`.
-    pipeline_sha256: digest of `food_classification.py`, 64 hexadecimal digits.
-    Raises ValueError where pipeline_sha256 is no such digest.
+    Args:
+        repo_id: "user/name" on the Hub; None: the examples show "user/repo" and say so.
+        tag: Git tag (or commit) that the examples pin; None: they follow `main`.
+        pipeline_sha256: SHA-256 of the released `food_classification.py`; None leaves it out.
+
+    Raises:
+        ValueError: `pipeline_sha256` is not 64 hexadecimal digits.
     """
-    import jinja2
-
     if pipeline_sha256 is not None and not SHA256.fullmatch(pipeline_sha256):
         raise ValueError(f"pipeline_sha256 is {pipeline_sha256!r}, not 64 hexadecimal digits")
     environment = jinja2.Environment(
@@ -40,6 +42,11 @@ def render_card(
     )
     source = files("model_card").joinpath("template.md").read_text(encoding="utf-8")
     context = _usage(repo_id, tag) | _text(facts) | _scoring(facts) | _tables(facts)
+    context["blocks"] = [
+        {"title": block.title, "text": block.markdown(facts.sections[block.key], facts.n)}
+        for block in BLOCKS
+        if block.key in facts.sections
+    ]
     context["pipeline_sha256"] = pipeline_sha256
     context["front_matter"] = front_matter(
         facts,
@@ -50,17 +57,19 @@ def render_card(
 
 
 def _kind(facts: CardFacts) -> str:
-    """Which notes on the data apply: food101, another data set of the Hub, sample, or local."""
+    """Say which notes on the data apply: "food101", "hub" (another data set), "sample" or "local"."""
     is_food101 = facts.source == "hub" and facts.dataset == "ethz/food101"
     return "food101" if is_food101 else facts.source
 
 
 def _dataset_name(facts: CardFacts) -> str:
+    """Name the data set for people."""
     names = {"food101": "Food-101", "sample": "the drawn sample of vit-food101"}
     return names.get(_kind(facts), hide_paths(facts.dataset))
 
 
 def _usage(repo_id: str | None, tag: str | None) -> dict[str, object]:
+    """Give the template's examples their values: placeholder, repo_id, revision and its comment."""
     return {
         "placeholder": repo_id is None,
         "repo_id": repo_id or PLACEHOLDER,
@@ -71,34 +80,35 @@ def _usage(repo_id: str | None, tag: str | None) -> dict[str, object]:
 
 
 def _text(facts: CardFacts) -> dict[str, object]:
-    """The computed words and sentences of the template."""
-    interval = span(facts.top1_interval, facts.n)
+    """Compute the words and sentences of the template, by the names that it uses."""
+    top1, ece = facts.metric("top1"), facts.metric("ece")
+    interval = span(top1.interval, facts.n)
     return {
         "kind": _kind(facts),
         "title": _title(facts),
         "summary": _summary(facts),
         "headline": (
-            f"Top-1 accuracy on {count(facts.n)} test images: "
-            f"**{percent(facts.top1, facts.n)}** ({facts.interval_method}: {interval})."
+            f"{top1.name} on {count(facts.n)} test images: "
+            f"**{percent(top1.value, facts.n)}** ({facts.interval_method}: {interval})."
         ),
         "split": facts.eval_split,
         "dataset": facts.dataset,
         "dataset_argument": _dataset_argument(facts),
         "interval_method": facts.interval_method,
         "num_labels": len(facts.label_names),
-        "ece": points(facts.ece, facts.n),
+        "ece": points(ece.value, facts.n) if ece else None,
         "project_version": dict(facts.versions)["vit-food101"],
         "versions": versions(facts.versions),
         "command": hide_paths(facts.command),
         "reproduce_note": _reproduce_note(facts),
-        "identical_note": setup_tables.identical_note(facts),
+        "identical_note": setup.identical_note(facts),
         "licence_note": _licence_note(facts),
     }
 
 
 def _scoring(facts: CardFacts) -> dict[str, object]:
-    """How the images were scored, and how the checkpoint was chosen."""
-    extra = setup_tables.preprocessing_extra(facts)
+    """Say how the images were scored and how the checkpoint was chosen, by the template's names."""
+    extra = setup.preprocessing_extra(facts)
     batch = f"in batches of {count(facts.eval_batch_size)}"
     processes = f"in {facts.eval_world_size} processes, {batch} each"
     return {
@@ -111,7 +121,7 @@ def _scoring(facts: CardFacts) -> dict[str, object]:
         "eval_precision": facts.eval_precision,
         "eval_device": facts.eval_device,
         "eval_batch": batch if facts.eval_world_size == 1 else processes,
-        "selection_metric": setup_tables.SELECTION_NAMES.get(
+        "selection_metric": setup.SELECTION_NAMES.get(
             facts.selection_metric, facts.selection_metric
         ),
         "num_selection": count(facts.selection_n),
@@ -122,19 +132,17 @@ def _scoring(facts: CardFacts) -> dict[str, object]:
 
 
 def _tables(facts: CardFacts) -> dict[str, str]:
-    intro, dishes = result_tables.dishes(facts)
+    """Write the tables that are always there, by the template's names."""
     return {
-        "metrics_table": result_tables.metrics(facts),
-        "dishes_intro": intro,
-        "dishes_table": dishes,
-        "confused": result_tables.confused(facts),
-        "check_table": setup_tables.reproduction(facts),
-        "training_table": setup_tables.training(facts),
-        "data_table": setup_tables.data(facts),
+        "metrics_table": results.metrics(facts),
+        "check_table": setup.reproduction(facts),
+        "training_table": setup.training(facts),
+        "data_table": setup.data(facts),
     }
 
 
 def _title(facts: CardFacts) -> str:
+    """Write the heading: family of the network, how it was trained, on what."""
     family = facts.architecture.split("ForImageClassification")[0]
     if facts.tune == "linear_probe":
         return f"Linear probe of {family} on {_dataset_name(facts)}"
@@ -142,6 +150,7 @@ def _title(facts: CardFacts) -> str:
 
 
 def _summary(facts: CardFacts) -> str:
+    """Write the first sentence: where the weights come from and what they are for."""
     if facts.base_model:
         probed = facts.tune == "linear_probe"
         how = "with a linear head trained on its frozen features" if probed else "fine-tuned"
@@ -155,12 +164,14 @@ def _summary(facts: CardFacts) -> str:
 
 
 def _dataset_argument(facts: CardFacts) -> str:
+    """Write the value of `food101 evaluate --dataset`; a local folder's place is left open."""
     if facts.source == "local":
         return f"PATH/{hide_paths(facts.dataset).removeprefix('.../')}"
     return facts.dataset
 
 
 def _reproduce_note(facts: CardFacts) -> str:
+    """Write what `food101 evaluate` needs of the data."""
     if facts.source == "sample":
         return "The pictures are drawn anew, the same on every machine; the network is not needed."
     if facts.source == "local":
@@ -169,6 +180,7 @@ def _reproduce_note(facts: CardFacts) -> str:
 
 
 def _licence_note(facts: CardFacts) -> str:
+    """Write the section on the licence of weights and code."""
     if facts.base_model is None:
         return "The weights were trained from scratch and are under Apache-2.0, as is the code."
     base = f"`{hide_paths(facts.base_model)}`"

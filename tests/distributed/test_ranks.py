@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from tests.integration.conftest import BIN, ROOT, run
 from tests.integration.seeds import jpeg
+from training.engine.extensions.average_last import AverageLast
 
 pytestmark = pytest.mark.slow
 
@@ -140,22 +141,35 @@ def test_every_test_image_once(one_by_eight, two_by_four):
     rows = [(f / "predictions.csv").read_text().splitlines() for f in (one_by_eight, two_by_four)]
     assert len(rows[0]) == len(rows[1]) == 14
     assert [r.split(",")[:2] for r in rows[0]] == [r.split(",")[:2] for r in rows[1]]
-    assert reports[1]["metrics"] == pytest.approx(reports[0]["metrics"], abs=1e-3)
+    for key, metric in reports[0]["metrics"].items():
+        assert reports[1]["metrics"][key]["value"] == pytest.approx(metric["value"], abs=1e-3)
     selection = [record(f)["selection"] for f in (one_by_eight, two_by_four)]
     assert selection[0]["n"] == selection[1]["n"] == 12
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_interrupted_and_resumed(train, one_by_eight, two_by_four, ranks):
-    """Stopped in the middle of the second epoch and resumed: the weights of an uninterrupted run."""
-    device = ["--per_device_train_batch_size", str(8 // ranks)]
+    """Stopped in the middle of the second epoch and resumed: the weights of an uninterrupted run.
+
+    Both those that are trained and the mean that is kept of those at the last three scorings.
+    """
+    device = ["--per_device_train_batch_size", str(8 // ranks), "--average_last", "3"]
     saving = ["--save_strategy", "steps", "--save_steps", "6", "--eval_strategy", "steps"]
-    saving += ["--eval_steps", "6", "--load_best_model_at_end", "false"]
+    saving += ["--eval_steps", "2", "--load_best_model_at_end", "false"]
     whole = train(ranks, *device, *saving)
     part = whole / "checkpoint-6"
     resumed = train(ranks, *device, *saving, "--resume_from_checkpoint", str(part))
     assert record(resumed, "log_history.json")[-1]["step"] == 8
     assert largest_difference(whole, resumed) == 0.0
+    one, two = (load_file(f / "checkpoint-8" / AverageLast.file) for f in (whole, resumed))
+    assert all((one[name] == two[name]).all() for name in one)
+    kept = [load_file(whole / "average_last" / f"step-{step}.safetensors") for step in (4, 6, 8)]
+    mean = sum(each["classifier.weight"].astype("float64") for each in kept) / 3
+    assert (
+        abs(mean - load_file(whole / "model" / "model.safetensors")["classifier.weight"]).max()
+        < 1e-7
+    )
+    assert (one["classifier.weight"] == kept[-1]["classifier.weight"]).all()
 
 
 def test_lora(train, one_by_eight):

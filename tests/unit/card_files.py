@@ -1,6 +1,9 @@
 """What a run and its evaluation leave behind, for the tests of the card."""
 
 import copy
+import json
+
+from model_card.facts import CardFacts
 
 DIGEST, COMMIT = "ab12" * 16, "0123456789abcdef0123456789abcdef01234567"
 LABELS = ["cheesecake", "cheese_plate", "nan"]  # not sorted; the last one is also a Python word
@@ -40,11 +43,22 @@ RUN = {
                   "best_epoch": 9.0},
     "versions": VERSIONS, "code_sha256": DIGEST,
 }  # fmt: skip
+METRICS = {
+    "top1": {"name": "Top-1 accuracy", "value": 0.896436, "interval": [0.8926, 0.9001],
+             "unit": "share", "hub_type": "accuracy", "less_is_better": False},
+    "top5": {"name": "Top-5 accuracy", "value": 0.98, "interval": [0.9782, 0.9817],
+             "unit": "share", "hub_type": "top_5_accuracy", "less_is_better": False},
+    "macro_f1": {"name": "Macro F1", "value": 0.896, "interval": None,
+                 "unit": "share", "hub_type": "f1", "less_is_better": False},
+    "nll": {"name": "Negative log-likelihood", "value": 0.41234, "interval": None,
+            "unit": "nats per image", "hub_type": "nll", "less_is_better": True},
+    "ece": {"name": "Expected calibration error", "value": 0.0231, "interval": None,
+            "unit": "share", "hub_type": "ece", "less_is_better": True},
+}  # fmt: skip
 EVALUATION = {
-    "format": 1, "dataset": "ethz/food101", "source": "hub", "dataset_revision": COMMIT,
+    "format": 2, "dataset": "ethz/food101", "source": "hub", "dataset_revision": COMMIT,
     "dataset_fingerprint": DIGEST, "split": "validation", "n": 25250, "left_out": 0,
-    "metrics": {"top1": 0.896436, "top5": 0.98, "macro_f1": 0.896, "nll": 0.41234, "ece": 0.0231},
-    "intervals": {"top1": [0.8926, 0.9001], "top5": [0.9782, 0.9817]},
+    "metrics": METRICS,
     "interval_method": "Wilson score, 95 %",
     "per_class": [
         {"label": "nan", "n": 20000, "recall": 0.95, "precision": 0.9, "f1": 0.92},
@@ -63,6 +77,25 @@ EVALUATION = {
     "created": "2026-11-22T21:12:00Z",
 }  # fmt: skip
 
+# The same as format 1 had it, under two keys; nothing else differs.
+METRICS_1 = {
+    "metrics": {"top1": 0.896436, "top5": 0.98, "macro_f1": 0.896, "nll": 0.41234, "ece": 0.0231},
+    "intervals": {"top1": [0.8926, 0.9001], "top5": [0.9782, 0.9817]},
+}
+
+
+def format_1(evaluation=EVALUATION):
+    """A copy of an evaluation as the first version wrote it."""
+    metrics = evaluation["metrics"].items()
+    old = {}
+    for key, value in copy.deepcopy(evaluation).items():
+        old[key] = value
+        if key == "metrics":
+            old["metrics"] = {name: metric["value"] for name, metric in metrics}
+            intervals = {name: metric["interval"] for name, metric in metrics}
+            old["intervals"] = {name: list(pair) for name, pair in intervals.items() if pair}
+    return old | {"format": 1}
+
 
 def files(kind="hub"):
     """Fresh copies of the two files, {"run": ..., "evaluation": ...}, for one kind of data."""
@@ -75,3 +108,9 @@ def files(kind="hub"):
         scratch = {"id": None, "revision": None, "license": None, "weight_init": "normal"}
         both["run"]["model"] |= scratch
     return both
+
+
+def facts_of(both):
+    """The facts on the card, after the way through JSON text."""
+    both = json.loads(json.dumps(both))
+    return CardFacts.from_json(both["run"], both["evaluation"])

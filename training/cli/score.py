@@ -28,11 +28,12 @@ def evaluate(args: argparse.Namespace) -> None:
         from training.common.files import write_json
 
         write_json(Path(args.output), report)
-    low, high = report["intervals"]["top1"]
     print(f"{report['dataset']} {report['split']}, n = {report['n']:,}, {report['precision']}")
-    for key, value in report["metrics"].items():
-        interval = f"  (95 % interval {low:.4f} to {high:.4f})" if key == "top1" else ""
-        print(f"{key:9}{value:.4f}{interval}")
+    for key, metric in report["metrics"].items():
+        interval = ""
+        if key == "top1":  # the headline; the other intervals are in the report
+            interval = "  (95 % interval {:.4f} to {:.4f})".format(*metric["interval"])
+        print(f"{key:9}{metric['value']:.4f}{interval}")
 
 
 def _add_evaluate(verbs: Any) -> None:
@@ -56,7 +57,12 @@ def compare(args: argparse.Namespace) -> None:
     from training.compare.runs import compare_runs
     from training.compare.text import render
 
-    report = compare_runs(args.runs, None if args.no_speed else args.rounds, args.batch_size)
+    report = compare_runs(args.runs)
+    if not args.no_speed:  # torch is imported only here
+        from training.compare.speed import measure_throughput
+
+        models = [(row["name"], Path(row["name"]).expanduser()) for row in report["runs"]]
+        report["speed"] = measure_throughput(models, args.rounds, args.batch_size)
     print(json.dumps(report, ensure_ascii=False) if args.json else render(report))
 
 

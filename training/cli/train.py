@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from textwrap import fill
 from typing import Any
 
 
@@ -45,7 +46,8 @@ def help_of_train(every_key: bool = False) -> str:
     return (
         "usage: food101 train RECIPE [--key value ...]\n\n"
         "Runs `accelerate launch` with what fits this machine: all GPUs in bf16, or the CPU.\n"
-        f"RECIPE is a YAML file or one of: {', '.join(packaged_recipes())}\n"
+        + fill(f"RECIPE is a YAML file or one of: {', '.join(packaged_recipes())}", 100)
+        + "\n"
         "Keys are given in the recipe or on the command line; in brackets: default; range.\n\n"
         + "\n".join([*rooms, rest])
     )
@@ -75,12 +77,13 @@ def _classes() -> dict[str, tuple[Any, ...]]:
 
 def _room(title: str, kinds: tuple[Any, ...], every_key: bool) -> str:
     from training.common.arguments import default_of
+    from training.config.keys import TAKEN_AWAY
 
     lines = [title]
     for kind in kinds:
         for field in dataclasses.fields(kind):
             key = field.metadata["key"]
-            if key.usual or every_key:
+            if key.usual or (every_key and field.name not in TAKEN_AWAY):
                 # On one screen: what stands in brackets is for who reads everything.
                 text = key.help if every_key else re.sub(r" \([^)]*\)", "", key.help)
                 lines.append(_line(field.name, text, default_of(field), key.words()))

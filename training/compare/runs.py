@@ -1,8 +1,8 @@
 """Finished runs beside each other, on the same test images: what `food101 compare` answers.
 
 Accuracy is compared image by image: two models that see the same photographs mostly fail on the
-same ones, and what tells them apart are the images that only one gets right. torch is imported
-only where speed is measured.
+same ones, and what tells them apart are the images that only one gets right. torch is not
+imported here: how fast the models are is measured apart, in `speed`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 from typing import Any
 
 from training.common.errors import UserError
-from training.compare.scored import Scored, check_same_images, fact, load_scored
+from training.compare.scored import ScoredRun, check_same_images, fact, load_scored
 from training.config.keys import FREE_KEYS
 from training.evaluation.intervals import mcnemar_exact, paired_interval
 
@@ -27,20 +27,17 @@ SEEDS = ("seed", "data_seed")
 NOT_THE_RECIPE = {*SEEDS, *FREE_KEYS, "logging_dir", "dataset", "model"}
 
 
-def compare_runs(
-    folders: list[str], rounds: int | None = None, batch_size: int | None = None
-) -> dict[str, Any]:
+def compare_runs(folders: list[str]) -> dict[str, Any]:
     """Compare two or more run or release folders; each with the first.
 
-    Args:
-        rounds: how often the speed of each is measured; None leaves speed out.
-        batch_size: images at once when speed is measured; None chooses by the device.
-
     Returns:
-        A JSON value: `test`, `runs`, `pairs`, `speed` (null without), `notes`, `method`.
+        A JSON value with the keys format, test (which images), runs (see `describe`), pairs (see
+        `compare_pair`), speed (None, for the caller to set to what `measure_throughput` returns),
+        notes (sentences) and method.
 
     Raises:
-        UserError: not a finished run, files that do not belong together, other test images.
+        UserError: fewer than two folders, not a finished run, files that do not belong together, or
+            other test images.
     """
     if len(folders) < 2:
         raise UserError(f"{len(folders)} run given: give two or more, the first is compared with")
@@ -49,7 +46,7 @@ def compare_runs(
         check_same_images(scored[0], other)
     first = scored[0].evaluation
     keys = ("dataset", "source", "dataset_revision", "dataset_fingerprint", "split", "n")
-    report = {
+    return {
         "format": 1,
         "test": {key: first.get(key) for key in keys},
         "runs": [describe(each) for each in scored],
@@ -58,25 +55,24 @@ def compare_runs(
         "notes": notes(scored),
         "method": METHOD,
     }
-    if rounds is not None:  # last, since it takes time
-        from training.compare.speed import measure_throughput
-
-        models = [(each.name, each.folder) for each in scored]
-        report["speed"] = measure_throughput(models, rounds, batch_size)
-    return report
 
 
 # ---- what is compared -----------------------------------------------------------------------------
 
 
-def describe(scored: Scored) -> dict[str, Any]:
+def describe(scored: ScoredRun) -> dict[str, Any]:
+    """Say what a run is and how good.
+
+    Keys: name, architecture, image_size, num_parameters, top1 and its interval, n, model_sha256,
+    pretrained (see `origin`), num_train, seeds.
+    """
     return {
         "name": scored.name,
         "architecture": fact(scored, "run.model.architecture"),
         "image_size": fact(scored, "run.model.image_size"),
         "num_parameters": fact(scored, "run.model.num_parameters"),
-        "top1": fact(scored, "evaluation.metrics.top1"),
-        "interval": fact(scored, "evaluation.intervals.top1"),
+        "top1": fact(scored, "evaluation.metrics.top1.value"),
+        "interval": fact(scored, "evaluation.metrics.top1.interval"),
         "n": fact(scored, "evaluation.n"),
         "model_sha256": fact(scored, "evaluation.model_sha256"),
         "pretrained": origin(scored),
@@ -85,17 +81,25 @@ def describe(scored: Scored) -> dict[str, Any]:
     }
 
 
-def origin(scored: Scored) -> str | None:
-    """The checkpoint that training began from, with what tells it apart; None from scratch."""
+def origin(scored: ScoredRun) -> str | None:
+    """Name the checkpoint that training began from; None: it began from scratch.
+
+    "google/vit-base-patch16-224-in21k (b4569560a39a)": with its revision or content, cut to 12 digits.
+    """
     model, revision = fact(scored, "run.model.id"), fact(scored, "run.model.revision")
-    # Of a local folder only the last name is known: `model`, often. Older runs do not have the sum.
+    # Of a local folder only the last name is known, often `model`. Older runs lack the SHA-256.
     content = revision or scored.run["model"].get("sha256") or "content not recorded"
     short = content if " " in content else content[:12]
     return f"{model} ({short})" if model else None
 
 
-def compare_pair(first: Scored, other: Scored) -> dict[str, Any]:
-    """How much better `other` is than `first`; shares, not percent."""
+def compare_pair(first: ScoredRun, other: ScoredRun) -> dict[str, Any]:
+    """Compare the answers of `other` with those of `first`, image by image.
+
+    Keys: name (of `other`), against (name of `first`), difference of top-1 (positive: `other` is
+    better) and its interval, counts both_right, only_first_right, only_this_right, neither_right, and
+    mcnemar_p. Shares from 0 to 1, not percent.
+    """
     pairs = list(zip(first.right, other.right, strict=True))
     both, neither = pairs.count((True, True)), pairs.count((False, False))
     only_first, only_other = pairs.count((True, False)), pairs.count((False, True))
@@ -112,8 +116,8 @@ def compare_pair(first: Scored, other: Scored) -> dict[str, Any]:
     }
 
 
-def notes(scored: list[Scored]) -> list[str]:
-    """What else differs between the runs, and what these numbers do not say."""
+def notes(scored: list[ScoredRun]) -> list[str]:
+    """Write sentences on what else differs between the runs, and what these numbers do not say."""
     first, said = scored[0], _same_weights(scored)
     for other in scored[1:]:
         said += _other_data(first, other)
@@ -131,7 +135,8 @@ def notes(scored: list[Scored]) -> list[str]:
     return said
 
 
-def _same_weights(scored: list[Scored]) -> list[str]:
+def _same_weights(scored: list[ScoredRun]) -> list[str]:
+    """Write a sentence for each pair of runs that are one model."""
     sums = [fact(each, "evaluation.model_sha256") for each in scored]
     return [
         f"SAME WEIGHTS: {b.name} and {a.name} are one model (SHA-256 {sums[i][:12]})"
@@ -140,7 +145,8 @@ def _same_weights(scored: list[Scored]) -> list[str]:
     ]
 
 
-def _other_data(first: Scored, other: Scored) -> list[str]:
+def _other_data(first: ScoredRun, other: ScoredRun) -> list[str]:
+    """Write a sentence on the training data, or none where they are the same."""
     named = {
         "data set": "run.data.dataset",
         "revision": "run.data.revision",
@@ -161,8 +167,8 @@ def _other_data(first: Scored, other: Scored) -> list[str]:
     return [f"DIFFERENT TRAINING DATA: {other.name} and {first.name} ({'; '.join(found)})"]
 
 
-def _seed_note(scored: list[Scored]) -> str:
-    """How many runs there are of each recipe; only several tell how far a seed moves the result."""
+def _seed_note(scored: list[ScoredRun]) -> str:
+    """Write how many runs there are of each recipe: only several tell how far a seed moves top-1."""
     runs: dict[str, set[str]] = {}
     for each in scored:
         runs.setdefault(_recipe(each), set()).add(str(fact(each, "evaluation.model_sha256")))
@@ -178,7 +184,8 @@ def _seed_note(scored: list[Scored]) -> str:
     )
 
 
-def _recipe(scored: Scored) -> str:
+def _recipe(scored: ScoredRun) -> str:
+    """Make a text that is the same for two runs of one recipe and one data set, whatever the seed."""
     recipe = fact(scored, "run.recipe")
     kept = {key: value for key, value in recipe.items() if key not in NOT_THE_RECIPE}
     data = [fact(scored, f"run.data.{key}") for key in ("dataset", "train_fingerprint")]

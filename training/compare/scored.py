@@ -1,4 +1,4 @@
-"""TODO."""
+"""Read finished runs with their answers, and see that they answer the same test images."""
 
 from __future__ import annotations
 
@@ -8,47 +8,51 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.common.files import read_json
+from training.evaluation.formats import read_evaluation
 from training.evaluation.predictions import read_predictions
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRun:
     """A run or release folder, and its answer to every test image, in order."""
 
     name: str  # the folder as it was given
     folder: Path
-    run: dict[str, Any]
-    evaluation: dict[str, Any]
-    labels: list[str]
-    predicted: list[str]
+    run: dict[str, Any]  # run.json
+    evaluation: dict[str, Any]  # evaluation.json, in format 2 whatever version wrote it
+    labels: list[str]  # name of each test image's label
+    predicted: list[str]  # name of the label that the model gave it
 
     @property
     def right(self) -> list[bool]:
+        """Say of each test image whether the model gave it its label."""
         return [label == name for label, name in zip(self.labels, self.predicted, strict=True)]
 
 
 # ---- reading --------------------------------------------------------------------------------------
 
 
-def load_scored(name: str) -> Scored:
+def load_scored(name: str) -> ScoredRun:
     """Read run.json, evaluation.json and predictions.csv, and see that they belong together.
 
+    Args:
+        name: a run or release folder.
+
     Raises:
-        UserError: a file is missing or says something else than the others.
+        UserError: a file is missing, of an unknown format, or contradicts the others.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise UserError(f"{name} is not a folder: give a finished run or a release folder")
-    run, evaluation = read_json(folder / "run.json"), read_json(folder / "evaluation.json")
-    for record, file in ((run, "run.json"), (evaluation, "evaluation.json")):
-        if not isinstance(record, dict) or record.get("format") != 1:
-            raise UserError(f"{folder / file} is not of this format: release or train it again")
+    run, evaluation = read_json(folder / "run.json"), read_evaluation(folder)
+    if not isinstance(run, dict) or run.get("format") != 1:
+        raise UserError(f"{folder / 'run.json'} is not of this format: release or train it again")
     if not run.get("finished"):
         raise UserError(
             f"{name} is an unfinished run: continue it with --resume_from_checkpoint last"
         )
     rows = read_predictions(folder)
-    scored = Scored(
+    scored = ScoredRun(
         name.rstrip("/") or name,
         folder,
         run,
@@ -60,8 +64,9 @@ def load_scored(name: str) -> Scored:
     return scored
 
 
-def _check_predictions(scored: Scored) -> None:
-    n, top1 = fact(scored, "evaluation.n"), fact(scored, "evaluation.metrics.top1")
+def _check_predictions(scored: ScoredRun) -> None:
+    """Refuse predictions.csv of another model: its counts must be those of evaluation.json."""
+    n, top1 = fact(scored, "evaluation.n"), fact(scored, "evaluation.metrics.top1.value")
     cure = "restore both files as the run wrote them, or make the release again"
     if len(scored.labels) != n:
         raise UserError(
@@ -76,8 +81,8 @@ def _check_predictions(scored: Scored) -> None:
         )
 
 
-def fact(scored: Scored, key: str) -> Any:
-    """`run.model.id` or `evaluation.n`.
+def fact(scored: ScoredRun, key: str) -> Any:
+    """Look up one value by file and key: fact(scored, "run.model.id"), fact(scored, "evaluation.n").
 
     Raises:
         UserError: the file has no such key.
@@ -94,8 +99,8 @@ def fact(scored: Scored, key: str) -> Any:
     return value
 
 
-def check_same_images(first: Scored, other: Scored) -> None:
-    """Refuse to compare answers to different questions.
+def check_same_images(first: ScoredRun, other: ScoredRun) -> None:
+    """Refuse to compare two runs that were not scored on the same test images.
 
     Raises:
         UserError: content, split, number or labels of the test images differ.

@@ -1,4 +1,4 @@
-"""How many images a second finished models label, one beside the other in one process."""
+"""Measure how many images a second finished models label, beside each other in one process."""
 
 from __future__ import annotations
 
@@ -26,17 +26,23 @@ ROUND_SECONDS = 0.2  # of each model in each round, at least: short passes are c
 def measure_throughput(
     models: list[tuple[str, Path]], rounds: int, batch_size: int | None = None
 ) -> dict[str, Any]:
-    """Forward passes in float32 of random uint8 pixels, at each model's own size.
+    """Time forward passes in float32 of random uint8 pixels, at each model's own image size.
 
     Normalisation is part of it, decoding and resizing are not. Rounds are interleaved, every other
     one in reverse order, so that what else the machine does falls on all models alike.
 
     Args:
         models: names with their run or release folders.
+        rounds: how often each model is timed.
+        batch_size: images at once; None chooses by the device (`BATCH_SIZES`).
 
     Returns:
-        A JSON value; `images_per_second`, and `times_the_first` which compares round by round, have
-        median, min and max over the rounds, in the order of `models`.
+        A JSON value with the keys device, threads, precision, batch_size, rounds, images_per_second
+        and times_the_first. The last two hold an object a model, in the order of `models`: name,
+        median, min and max over the rounds. `times_the_first` compares round by round.
+
+    Raises:
+        UserError: a folder holds no model, or it cannot be loaded.
     """
     device = PartialState().device
     size = batch_size or BATCH_SIZES.get(device.type, 8)
@@ -69,12 +75,13 @@ def measure_throughput(
 
 
 def spread(values: list[float]) -> dict[str, float]:
+    """Compute median, min and max, rounded to three decimals."""
     found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return {key: round(value, 3) for key, value in found.items()}
 
 
 class Runner:
-    """A model with a batch of its size; warmed up."""
+    """A network on the device with a batch of random pixels of its image size, warmed up."""
 
     def __init__(self, network: Network, batch_size: int, device: torch.device) -> None:
         steps = network.preprocessing
@@ -88,9 +95,11 @@ class Runner:
         self.passes = max(1, math.ceil(ROUND_SECONDS / self._seconds()))
 
     def images_per_second(self) -> float:
+        """Time one round of `passes` forward passes."""
         return self.passes * len(self.pixels) / self._seconds()
 
     def _seconds(self) -> float:
+        """Time `passes` forward passes, until the device has done them."""
         with torch.inference_mode(), full_float32():
             self._wait()
             started = time.perf_counter()
@@ -100,6 +109,6 @@ class Runner:
             return time.perf_counter() - started
 
     def _wait(self) -> None:
-        """Until the device has done what was queued: a GPU of any make."""
+        """Wait until the device, a GPU of any make, has done what was queued."""
         if self.pixels.device.type != "cpu":
             torch.accelerator.synchronize(self.pixels.device)

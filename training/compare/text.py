@@ -1,14 +1,12 @@
-"""TODO."""
+"""Write a comparison of runs as tables of text, for a terminal."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# ---- as text ---------------------------------------------------------------------------------------
-
 
 def render(report: dict[str, Any]) -> str:
-    """The report as tables of text."""
+    """Write what `compare_runs` returned, with or without `speed`, as tables and lines of text."""
     test, speed = report["test"], report["speed"]
     lines = [
         f"test images: {test['dataset']} {test['split']}, n = {test['n']:,}, "
@@ -49,6 +47,7 @@ def render(report: dict[str, Any]) -> str:
 
 
 def _run_row(row: dict[str, Any]) -> list[str]:
+    """Write the cells of one entry of `runs`."""
     low, high = row["interval"]
     return [
         row["name"],
@@ -62,6 +61,7 @@ def _run_row(row: dict[str, Any]) -> list[str]:
 
 
 def _pair_row(row: dict[str, Any]) -> list[str]:
+    """Write the cells of one entry of `pairs`; shares become percentage points."""
     low, high = (100 * bound for bound in row["interval"])
     p = row["mcnemar_p"]
     return [
@@ -75,7 +75,10 @@ def _pair_row(row: dict[str, Any]) -> list[str]:
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Columns as wide as their widest cell; the first to the left, numbers to the right."""
+    """Align cells into lines: columns as wide as their widest cell, the first to the left.
+
+    table(["run", "n"], [["a", "1,000"]]) -> ["run      n", "a    1,000"]
+    """
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return [
         "  ".join(

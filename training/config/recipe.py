@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
+from training.common.arguments import default_of
 from training.common.errors import UserError
 from training.config.checks import check_method, check_mixing
 from training.config.keys import REMOVED, TAKEN_AWAY, as_argv, without_nulls
@@ -105,7 +106,18 @@ def read_recipe(name: str) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def default_values() -> dict[str, Any]:
+    """Map every key of this project to its default: what a run had that did not know the key yet."""
+    return {
+        field.name: default_of(field)
+        for kind in CLASSES
+        for field in dataclasses.fields(kind)
+        if "key" in field.metadata
+    }
+
+
 def known_keys() -> set[str]:
+    """Name every key that a recipe may have, those of TrainingArguments included."""
     names = {f.name for cls in CLASSES for f in dataclasses.fields(cls) if f.init}
     return {name for name in names if name not in TAKEN_AWAY and not name.startswith("_")}
 

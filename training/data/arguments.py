@@ -23,7 +23,7 @@ class DataArguments:
     test_split: str = key("validation", "split to report on, scored once, after training")
     selection_fraction: float = key(
         0.05,
-        "stratified share of the train split that selects the checkpoint",
+        "stratified share of the train split that selects",
         above=0,
         below=1,
         give="a share between 0 and 1",

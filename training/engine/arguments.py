@@ -22,7 +22,7 @@ class LossArguments:
 
     loss: str = key(
         "cross_entropy",
-        "the second one is for noisy labels (arXiv:1805.07836)",
+        "the second is for noise (of labels, arXiv:1805.07836)",
         choices=LOSSES,
         usual=True,
     )
@@ -194,7 +194,7 @@ class TrainerKeys:
     metric_for_best_model: str | None = key("top1", "what selects: a metric, or loss")
     early_stopping_patience: int | None = key(
         None,
-        "stop after so many scorings without a better one; null never stops",
+        "stop after so many scorings without a better one",
         at_least=1,
         note=", or leave it out",
         card="early stopping after {} scorings without a better one",

@@ -18,7 +18,8 @@ from training.engine.loss import Criterion
 from training.engine.method import Method, WholeNetwork
 from training.engine.trainer import FoodTrainer
 from training.engine.training_arguments import FineTuningArguments, Settings
-from training.evaluation.metrics import SUMMARY, FoodMetrics
+from training.evaluation.classification import FoodMetrics
+from training.evaluation.metrics import SUMMARY
 from training.input.batch import EpochSampler
 from training.input.eval_images import evaluation_images
 from training.input.train_images import TrainImages

@@ -1,4 +1,4 @@
-"""How far a proportion, or the difference of two on the same images, is known: plain arithmetic."""
+"""Confidence intervals of proportions and of their paired differences: plain arithmetic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ Z = 1.959964  # of the standard normal distribution: 95 % lie within
 
 
 def wilson_interval(successes: int, n: int, z: float = Z) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927); holds near 0 and 1, where p +- z sd does not."""
+    """Compute the score interval of the proportion successes / n (Wilson 1927), as (low, high).
+
+    It holds near 0 and 1, where p +- z standard deviations does not: (0, 10) -> (0.0, 0.2775).
+
+    Args:
+        z: quantile of the standard normal distribution; the default gives 95 %.
+    """
     p, zz = successes / n, z * z / n
     centre = (p + zz / 2) / (1 + zz)
     half = z / (1 + zz) * math.sqrt(p * (1 - p) / n + zz / (4 * n))
@@ -18,17 +24,18 @@ def wilson_interval(successes: int, n: int, z: float = Z) -> tuple[float, float]
 def paired_interval(
     both: int, only_first: int, only_second: int, neither: int, z: float = Z
 ) -> tuple[float, float]:
-    """95 % interval of p1 - p2, two proportions counted on the same images.
+    """Compute the interval (low, high) of p1 - p2, two proportions counted on the same images.
 
     Newcombe's method 10 (Statistics in Medicine 17, 1998, 2635-2650): the Wilson intervals of the two,
     put together with a continuity-corrected correlation. Like Wilson's it stays within -1 to 1 and
     has a width where the two never disagree.
 
     Args:
-        both, only_first, only_second, neither: how many images each got right.
+        both, only_first, only_second, neither: how many images each of the two got right.
+        z: quantile of the standard normal distribution; the default gives 95 %.
 
     Raises:
-        ValueError: no image.
+        ValueError: the four counts are 0.
     """
     n = both + only_first + only_second + neither
     if n < 1:
@@ -44,12 +51,16 @@ def paired_interval(
 
 
 def _length(a: float, b: float, phi: float) -> float:
-    """Of the difference of two sides with correlation `phi`; rounding may fall below 0."""
-    return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
+    """Compute the length of the difference of sides `a` and `b` with correlation `phi`."""
+    return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))  # rounding may fall below 0
 
 
 def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:
-    """Of right answers; moved towards 0 by half an image where positive. 0 if one has no spread."""
+    """Compute the phi coefficient of two models' right answers, from -1 to 1.
+
+    A positive one is moved towards 0 by half an image (continuity correction). It is 0 where a
+    model got all images right, or none.
+    """
     n = both + only_first + only_second + neither
     margins = [both + only_first, only_second + neither, both + only_second, only_first + neither]
     if not all(margins):
@@ -61,10 +72,13 @@ def _correlation(both: int, only_first: int, only_second: int, neither: int) -> 
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test that neither is right more often than the other.
+    """Compute the two-sided p-value of McNemar's exact test that two models are right equally often.
 
-    Under it each image that only one got right is a toss of a coin (McNemar 1947); the tail sum of
-    the binomial distribution is taken in whole numbers, so it is exact for any count.
+    If they are, each image that only one of them got right is a toss of a coin (McNemar 1947). The
+    tail of the binomial distribution is summed in whole numbers, so it is exact for any count.
+
+    Args:
+        only_first, only_second: images that only the one, or only the other, got right.
     """
     n = only_first + only_second
     tail = term = 1

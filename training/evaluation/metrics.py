@@ -1,97 +1,58 @@
-"""One `evaluate.Metric`, used by training and by `food101 evaluate`; nothing is downloaded.
+"""The reported metrics: the one table of their keys, names, units and Hub types.
 
-Everything is a sum over images divided once by a count, in float64.
+evaluation.json repeats these descriptions beside each value, so that whoever reads it (the card, the
+console, `food101 evaluate`) iterates over what it says instead of naming metrics. How the values
+are computed is in `classification`. This module imports no library, so that argument classes and
+readers of evaluation.json stay quick.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import datasets
-import evaluate
-import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-NUM_BINS = 15  # equal-width confidence bins, as in Guo et al. 2017 (arXiv:1706.04599)
+@dataclass(frozen=True)
+class Metric:
+    """One metric, as evaluation.json, the card and the Hub describe it."""
 
-SUMMARY = ("top1", "top5", "macro_f1", "nll", "ece")
+    key: str  # in evaluation.json, and after "eval_" in Trainer's log
+    name: str
+    unit: str  # "share": a number from 0 to 1; else words, such as "nats per image"
+    hub_type: str  # metric type in the model-index of the card's front matter
+    less_is_better: bool = False
+    is_proportion: bool = False  # a count of images divided by all: it has a Wilson interval
 
+    def describe(self, value: float, interval: Sequence[float] | None) -> dict[str, Any]:
+        """Return the entry of evaluation.json: name, value, interval, unit, hub_type, less_is_better.
 
-class FoodMetrics(evaluate.Metric):
-    """top1, top5, macro_f1, nll (nats), ece; per class recall, precision, f1 and count.
-
-    predictions: logits, float (num_images, num_classes); references: int (num_images,).
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(keep_in_memory=True, **kwargs)
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="Accuracy, calibration and per-class scores of a single-label classifier.",
-            citation="",
-            inputs_description="logits (num_images, num_classes) and class ids (num_images,)",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("float32")),
-                    "references": datasets.Value("int64"),
-                }
-            ),
-        )
-
-    def _compute(self, predictions: list, references: list) -> dict[str, Any]:
-        return classification_metrics(np.asarray(predictions), np.asarray(references))
+        Args:
+            value: in the metric's unit.
+            interval: (low, high) in the same unit; None where none is known.
+        """
+        return {
+            "name": self.name,
+            "value": value,
+            "interval": None if interval is None else list(interval),
+            "unit": self.unit,
+            "hub_type": self.hub_type,
+            "less_is_better": self.less_is_better,
+        }
 
 
-def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """All metrics of (num_images, num_classes) logits.
+# In the order in which they are shown.
+METRICS = (
+    Metric("top1", "Top-1 accuracy", "share", "accuracy", is_proportion=True),
+    Metric("top5", "Top-5 accuracy", "share", "top_5_accuracy", is_proportion=True),
+    Metric("macro_f1", "Macro F1", "share", "f1"),
+    Metric("nll", "Negative log-likelihood", "nats per image", "nll", less_is_better=True),
+    Metric("ece", "Expected calibration error", "share", "ece", less_is_better=True),
+)
 
-    Ties count against the model: an image is right only if no other class scores as high.
-
-    Raises:
-        ValueError: a logit is not finite.
-    """
-    if not np.isfinite(logits).all():
-        raise ValueError(
-            f"{int((~np.isfinite(logits)).any(1).sum())} images have logits that are not finite"
-        )
-    logits = logits.astype(np.float64)
-    num_images, num_classes = logits.shape
-    log_probs = log_softmax(logits)
-    of_label = logits[np.arange(num_images), labels][:, None]
-    rank = (logits >= of_label).sum(1)  # 1 is best
-    predicted = logits.argmax(1)
-    confidence = np.exp(log_probs.max(1))
-    ids = np.arange(num_classes)
-    precision, recall, f1, count = precision_recall_fscore_support(
-        labels, predicted, labels=ids, zero_division=0.0
-    )
-    return {
-        "top1": float((rank == 1).mean()),
-        "top5": float((rank <= 5).mean()),
-        "macro_f1": float(f1[count > 0].mean()),  # a class without images has no F1
-        "nll": float(-log_probs[np.arange(num_images), labels].mean()),
-        "ece": expected_calibration_error(confidence, predicted == labels),
-        "recall": recall.tolist(),
-        "precision": precision.tolist(),
-        "f1": f1.tolist(),
-        "count": count.tolist(),
-        "confusion": confusion_matrix(labels, predicted, labels=ids).tolist(),
-    }
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """(num_images, num_classes) -> the same shape, in nats."""
-    shifted = logits - logits.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-
-
-def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Mean |accuracy - confidence| over `NUM_BINS` bins, weighted by their counts."""
-    bins = np.clip((confidence * NUM_BINS).astype(int), 0, NUM_BINS - 1)
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=NUM_BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
-
+SUMMARY = tuple(metric.key for metric in METRICS)
 
 # transformers knows that a loss should be small, and takes every other metric for an accuracy.
-LESS_IS_BETTER = ("nll", "ece", "eval_nll", "eval_ece")
+LESS_IS_BETTER = tuple(
+    prefix + metric.key for prefix in ("", "eval_") for metric in METRICS if metric.less_is_better
+)

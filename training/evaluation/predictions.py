@@ -1,4 +1,4 @@
-"""TODO."""
+"""Read predictions.csv: what a model answered for each test image."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from training.common.errors import UserError
 
 
 def read_predictions(folder: Path) -> list[dict[str, str]]:
-    """The rows of predictions.csv: `position`, `label`, `predicted`, `score`.
+    """Read the rows of predictions.csv of a run or release folder, in the order of the test split.
+
+    Each row is a dict with the keys position, label, predicted (names of labels) and score
+    (probability of the predicted label), all texts.
 
     Raises:
-        UserError: missing, or not such a table.
+        UserError: the file is missing, or it is not such a table.
     """
     path = folder / "predictions.csv"
     try:

@@ -1,102 +1,130 @@
-"""Scores and labels from finished models: what `food101 evaluate` and `food101 predict` do."""
+"""Score a finished model again: what `food101 evaluate` does."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+
 from training.common.errors import UserError
 from training.common.files import read_json
-from training.model.network import model_folder
+from training.common.hub_errors import translated_errors
+from training.common.machine import num_decoders
+from training.data.arguments import DataArguments
+from training.data.loading import load_split
+from training.evaluation.formats import in_format_2
+from training.evaluation.report import evaluate_model
+from training.model.network import label_names_from, model_folder
+
+COLUMNS = ("image_column", "label_column", "undecodable_images")  # keys of the recipe
 
 
 def evaluate_again(
     model: str,
-    dataset: str | None,
-    split: str | None,
-    revision: str | None,
-    batch_size: int | None,
+    dataset: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    batch_size: int | None = None,
     eval_cache_gb: float | None = None,
 ) -> dict[str, Any]:
     """Score a run, release or Hub model; by default on the data that it was reported on.
 
+    Args:
+        model: run folder, release folder or Hub id.
+        dataset: Hub id, folder or `sample`; None is the one that the model was reported on.
+        split: None is the split that the model was reported on.
+        revision: commit, tag or branch of a Hub id; None is its main branch.
+        batch_size: None is the recorded one, which gives the recorded digits; another changes the
+            last few. 64 where none is recorded.
+        eval_cache_gb: limit on the decoded images that are kept; None is the default, 0 keeps none.
+
+    Returns:
+        The content of evaluation.json; see `formats`.
+
     Raises:
         UserError: no such model or data, or their labels differ.
     """
-    import torch
-
-    from training.common.machine import num_decoders
-    from training.data.arguments import DataArguments
-    from training.data.loading import load_split
-    from training.evaluation.report import evaluate_model
-    from training.model.network import label_names_from
-
     folder = model_folder(model)
-    reported = _reported(model, folder, revision)
-    if dataset is None and reported is None:
-        raise UserError(f"{model} does not say what it was scored on: give --dataset")
-    if dataset is None and reported["source"] == "local" and reported["path"] is None:
-        raise UserError(
-            f"{model} was scored on the local data {reported['dataset']}: give --dataset PATH"
-        )
-    same = dataset is None or (reported is not None and dataset == reported["dataset"])
-    args = DataArguments(
-        dataset=dataset or reported["path"] or reported["dataset"],
-        dataset_revision=reported["dataset_revision"] if same and reported else None,
-        **(reported["columns"] if same and reported else {}),
-        **({} if eval_cache_gb is None else {"eval_cache_gb": eval_cache_gb}),
-    )
+    reported = read_reported(model, folder, revision)
+    args = _data_arguments(model, dataset, reported, eval_cache_gb)
     where = folder or model
     split = split or (reported["split"] if reported else args.test_split)
     source, images = load_split(args, split, label_names_from(where, revision))
-    seed = reported["seed"] if reported else None
-    # The recorded size gives the recorded digits; another changes the last few.
-    size = batch_size or (reported["batch_size"] if reported else 64)
-    # Where the model itself needs the cores, processes that decode beside it only slow it down.
-    num_workers = num_decoders(len(images)) if torch.cuda.is_available() else 0
     report, _ = evaluate_model(
         where,
         source,
         images,
         revision=revision,
-        batch_size=size,
-        num_workers=num_workers,
-        seed=seed,
+        batch_size=batch_size or (reported["batch_size"] if reported else 64),
+        # Where the model itself needs the cores, processes that decode beside it only slow it down.
+        num_workers=num_decoders(len(images)) if torch.cuda.is_available() else 0,
+        seed=reported["seed"] if reported else None,
         cache_gb=args.eval_cache_gb,
     )
     return report
 
 
-def _reported(model: str, folder: Path | None, revision: str | None) -> dict[str, Any] | None:
-    """What evaluation.json and run.json say about the data, from a folder or from the Hub."""
-    if folder is None:
-        paths = [_from_hub(model, name, revision) for name in ("evaluation.json", "run.json")]
-    else:
-        root = (
-            folder.parent
-            if folder.name == "model" and not (folder / "run.json").exists()
-            else folder
+def _data_arguments(
+    model: str, dataset: str | None, reported: dict[str, Any] | None, eval_cache_gb: float | None
+) -> DataArguments:
+    """Say where the images are: in `dataset`, or where the model was reported on."""
+    cache = {} if eval_cache_gb is None else {"eval_cache_gb": eval_cache_gb}
+    if reported is None:
+        if dataset is None:
+            raise UserError(f"{model} does not say what it was scored on: give --dataset")
+        return DataArguments(dataset=dataset, **cache)
+    if dataset is None and reported["source"] == "local" and reported["path"] is None:
+        raise UserError(
+            f"{model} was scored on the local data {reported['dataset']}: give --dataset PATH"
         )
-        paths = [root / name for name in ("evaluation.json", "run.json")]
+    if dataset not in (None, reported["dataset"]):
+        return DataArguments(dataset=dataset, **cache)
+    return DataArguments(
+        dataset=dataset or reported["path"] or reported["dataset"],
+        dataset_revision=reported["dataset_revision"],
+        **reported["columns"],
+        **cache,
+    )
+
+
+def read_reported(model: str, folder: Path | None, revision: str | None) -> dict[str, Any] | None:
+    """Read what evaluation.json and run.json say about the data, from a folder or from the Hub.
+
+    Args:
+        model: as the person gave it.
+        folder: where its config.json is; None for a Hub id.
+
+    Returns:
+        evaluation.json in format 2 with two keys more: `path`, the local data if they are still
+        here, else None; `columns`, values for `DataArguments`. None: one of the files is not there.
+
+    Raises:
+        UserError: the Hub refuses, or a file is not what it should be.
+    """
+    names = ("evaluation.json", "run.json")
+    if folder is None:
+        paths = [_from_hub(model, name, revision) for name in names]
+    else:
+        in_run = folder.name == "model" and not (folder / "run.json").exists()
+        paths = [(folder.parent if in_run else folder) / name for name in names]
     if not all(path and path.is_file() for path in paths):
         return None
     report, run = (read_json(path) for path in paths)
-    keys = ("image_column", "label_column", "undecodable_images")
+    report = in_format_2(report, paths[0])
     path = run["recipe"]["dataset"]
     is_here = report["source"] == "local" and Path(path).expanduser().exists()
     return {
         **report,
         "path": path if is_here else None,
-        "columns": {key: run["recipe"][key] for key in keys},
+        "columns": {key: run["recipe"][key] for key in COLUMNS},
     }
 
 
 def _from_hub(model: str, name: str, revision: str | None) -> Path | None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    from training.common.hub_errors import translated_errors
-
+    """Download one file of a Hub model; None where the repository has no such file."""
     try:
         with translated_errors(model):
             return Path(hf_hub_download(model, name, revision=revision))

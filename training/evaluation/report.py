@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,18 @@ from accelerate import PartialState
 from training.common.files import sha256_file, write_json, write_text
 from training.common.machine import device_name, now, versions
 from training.data.splits import Source, Split
+from training.evaluation.classes import MostConfused, PerClass
+from training.evaluation.classification import FoodMetrics
+from training.evaluation.formats import FORMAT
 from training.evaluation.intervals import wilson_interval
-from training.evaluation.metrics import SUMMARY, FoodMetrics
+from training.evaluation.metrics import METRICS
 from training.evaluation.scoring import score
+from training.evaluation.section import Scored, Section
 from training.input.eval_images import decoder_name, evaluation_images
 from training.model.network import Network, label_names_of, load_network
+
+# The parts of evaluation.json beside the metrics, in their order there.
+SECTIONS: tuple[Section, ...] = (PerClass(), MostConfused())
 
 
 def evaluate_model(
@@ -40,7 +48,8 @@ def evaluate_model(
 
     Args:
         model: folder or Hub id, as saved.
-        seed: the training seed, for the record; scoring draws nothing at random.
+        revision: commit, tag or branch of a Hub id; None is its main branch.
+        seed: the training seed, for the record; scoring draws nothing at random. None: not known.
         cache_gb: limit on the decoded images that are kept for later evaluations; 0 keeps none.
 
     Returns:
@@ -52,18 +61,17 @@ def evaluate_model(
     started = time.monotonic()
     logits = score(network, images, batch_size, num_workers)
     seconds = time.monotonic() - started
-    labels = np.asarray(split.dataset["label"][:])
-    metrics = FoodMetrics().compute(predictions=logits, references=labels)
+    scored = Scored(
+        logits=logits,
+        labels=np.asarray(split.dataset["label"][:]),
+        label_names=label_names_of(network.model.config),
+        selection=None,
+        network=network,
+    )
     report = {
-        "format": 1,
-        "dataset": source.dataset,
-        "source": source.kind,
-        "dataset_revision": source.revision,
-        "dataset_fingerprint": split.fingerprint,
-        "split": split.name,
-        "n": len(split),
-        "left_out": split.left_out,
-        **summarize(metrics, label_names_of(network.model.config), len(split)),
+        "format": FORMAT,
+        **describe_data(source, split),
+        **measure(scored, SECTIONS),
         "seed": seed,
         "precision": "float32",
         "preprocessing": describe_preprocessing(network),
@@ -79,47 +87,61 @@ def evaluate_model(
     return report, logits
 
 
-def summarize(metrics: dict[str, Any], label_names: list[str], n: int) -> dict[str, Any]:
-    """The reported part of the metrics: headline numbers, intervals, classes, confusions."""
-    confusion = np.asarray(metrics["confusion"])
-    wrong = confusion - np.diag(np.diag(confusion))
-    pairs = [
-        divmod(int(i), len(label_names)) for i in np.argsort(-wrong, axis=None, kind="stable")[:10]
-    ]
+def describe_data(source: Source, split: Split) -> dict[str, Any]:
+    """Say which images were scored, in evaluation.json's words.
+
+    Keys: dataset, source, dataset_revision, dataset_fingerprint, split, n, left_out.
+    """
     return {
-        "metrics": {key: metrics[key] for key in SUMMARY},
-        "intervals": {
-            key: list(wilson_interval(round(metrics[key] * n), n)) for key in ("top1", "top5")
-        },
-        "interval_method": "Wilson score, 95 %",
-        "per_class": [
-            per_class(metrics, confusion, i, label) for i, label in enumerate(label_names)
-        ],
-        "most_confused": [
-            {"label": label_names[i], "predicted": label_names[j], "n": int(wrong[i, j])}
-            for i, j in pairs
-            if wrong[i, j]
-        ],
+        "dataset": source.dataset,
+        "source": source.kind,
+        "dataset_revision": source.revision,
+        "dataset_fingerprint": split.fingerprint,
+        "split": split.name,
+        "n": len(split),
+        "left_out": split.left_out,
     }
 
 
-def per_class(metrics: dict[str, Any], confusion: np.ndarray, i: int, label: str) -> dict[str, Any]:
-    """Scores of class `i`; null where there is nothing to divide by."""
-    n, answers = metrics["count"][i], int(confusion[:, i].sum())
+def measure(scored: Scored, sections: Sequence[Section]) -> dict[str, Any]:
+    """Compute what came out: metrics, interval_method, and the key of each section.
+
+    Raises:
+        ValueError: a logit is not finite.
+    """
+    values = FoodMetrics().compute(predictions=scored.logits, references=scored.labels)
     return {
-        "label": label,
-        "n": n,
-        "recall": metrics["recall"][i] if n else None,
-        "precision": metrics["precision"][i] if answers else None,
-        "f1": metrics["f1"][i] if n else None,
+        "metrics": describe_metrics(values, len(scored.labels)),
+        "interval_method": "Wilson score, 95 %",
+        **{section.key: section.measure(scored) for section in sections},
+    }
+
+
+def describe_metrics(values: dict[str, float], n: int) -> dict[str, dict[str, Any]]:
+    """Describe each metric of `METRICS` by its key: {"top1": {"name": ..., "value": ...}, ...}.
+
+    Args:
+        values: {"top1": 0.95, ...}, at least the keys of `METRICS`.
+        n: how many images were scored; a proportion of them gets a 95 % interval.
+    """
+    return {
+        metric.key: metric.describe(
+            values[metric.key],
+            wilson_interval(round(values[metric.key] * n), n) if metric.is_proportion else None,
+        )
+        for metric in METRICS
     }
 
 
 def write_evaluation(
     folder: Path, report: dict[str, Any], split: Split, logits: np.ndarray
 ) -> None:
-    """Write evaluation.json and predictions.csv (what was predicted for each test image)."""
-    names = [row["label"] for row in report["per_class"]]
+    """Write evaluation.json and predictions.csv (what was predicted for each test image).
+
+    Args:
+        report, logits: as `evaluate_model` returned them for `split`.
+    """
+    names = split.label_names
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     predicted, score_ = logits.argmax(1), (1 / shifted.sum(1))
     text = io.StringIO()
@@ -132,6 +154,11 @@ def write_evaluation(
 
 
 def describe_preprocessing(network: Network) -> dict[str, Any]:
+    """Say how images were decoded and resized before they were scored.
+
+    Keys: height, width, shortest_edge and resized (in pixels; None where the processor has no such
+    step), resample, image_mean, image_std, rescale_factor, decoder (library and version).
+    """
     p = network.preprocessing
     return {
         "height": p.height,
@@ -147,5 +174,6 @@ def describe_preprocessing(network: Network) -> dict[str, Any]:
 
 
 def model_sha256(model: str | Path) -> str | None:
+    """Compute the SHA-256 of model.safetensors in a folder; None for a Hub id."""
     weights = Path(model) / "model.safetensors"
     return sha256_file(weights) if weights.is_file() else None

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Run a network over evaluation images: logits in float32, on any number of processes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,16 @@ from training.model.network import Network
 def score(
     network: Network, images: EvalImages | CachedImages, batch_size: int, num_workers: int
 ) -> np.ndarray:
-    """float32 logits (num_images, num_classes), each image once, in order, on every process.
+    """Compute float32 logits (num_images, num_classes): each image once, in order, on every process.
 
-    `num_workers` processes decode; cached images are read without any.
+    All processes call this together, each scores its share.
+
+    Args:
+        batch_size: images at once on each process.
+        num_workers: processes that decode beside each process; cached images are read without any.
+
+    Raises:
+        RuntimeError: the shares of the processes do not add up to the images.
     """
     state = PartialState()
     on_gpu = state.device.type == "cuda"
@@ -55,8 +62,9 @@ def score(
 
 
 def one_batch_ahead(device: torch.device) -> Callable[[], None]:
-    """To be called after each batch: wait on a GPU until the batch before it is done.
+    """Make a function to call after each batch: on a GPU it waits until the batch before is done.
 
+    On another device it does nothing.
     Waiting for the batch itself would let the GPU idle while the next one is read; never waiting
     would let pinned batches pile up in the host's memory.
     """

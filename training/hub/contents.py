@@ -1,11 +1,17 @@
-"""TODO."""
+"""What is in a release folder: its manifest, its card, its pipeline file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import inference
+from model_card.checks import read_json as read_facts
+from model_card.facts import CardFacts
+from model_card.front_matter import validate_card
+from model_card.render import render_card
 from training.common.errors import UserError
 from training.common.files import read_json, sha256_file
+from training.evaluation.formats import in_format_2
 
 PIPELINE = Path("food_classification.py")
 
@@ -16,22 +22,19 @@ CUSTOM_PIPELINES = {
     }
 }
 
-FILES = (
-    "README.md",
-    "config.json",
-    "evaluation.json",
-    "food_classification.py",
-    "model.safetensors",
-    "predictions.csv",
-    "preprocessor_config.json",
-    "run.json",
-)
+# SHA-256 of every other file; it is not pushed, but shows whether one was changed by hand. What it
+# lists is what is pushed.
+MANIFEST = "release.json"
 
-MANIFEST = "release.json"  # sha256 of every file; stays here, so that a change by hand is noticed
+
+def make_manifest(folder: Path) -> dict[str, str]:
+    """Compute the SHA-256 of each file that was built into `folder`: {"README.md": "ab12...", ...}."""
+    names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+    return {name: sha256_file(folder / name) for name in names}
 
 
 def check_release(folder: Path) -> dict[str, str]:
-    """sha256 of each file of an unchanged release.
+    """Read the manifest of a release that is as it was built: the SHA-256 of each file.
 
     Raises:
         UserError: not a release, or a file was changed, added or removed since it was built.
@@ -53,20 +56,22 @@ def check_release(folder: Path) -> dict[str, str]:
 
 
 def card_text(folder: Path, repo_id: str | None = None, tag: str | None = None) -> str:
-    """The card of a release folder or run; a pure function of its JSON files.
+    """Write the card of a release folder or run: a pure function of the files in it.
+
+    Args:
+        repo_id: "user/name" on the Hub; None: the examples show "user/repo" and say so.
+        tag: tag that the examples pin; None: they follow `main`.
 
     Raises:
-        UserError: a fact is missing or cannot be true.
+        UserError: a fact is missing or cannot be true, or evaluation.json is of an unknown format.
     """
-    from model_card.facts import CardFacts
-    from model_card.render import render_card, validate_card
-
     try:
+        run, evaluation = (read_facts(folder / f"{stem}.json") for stem in ("run", "evaluation"))
         text = render_card(
-            CardFacts.from_folder(folder),
+            CardFacts.from_json(run, in_format_2(evaluation, folder / "evaluation.json")),
             repo_id=repo_id,
             tag=tag,
-            pipeline_sha256=sha256_file(pipeline_source()),
+            pipeline_sha256=sha256_file(pipeline_of(folder)),
         )
         validate_card(text)
     except ValueError as error:
@@ -74,7 +79,16 @@ def card_text(folder: Path, repo_id: str | None = None, tag: str | None = None) 
     return text
 
 
-def pipeline_source() -> Path:
-    import inference
+def pipeline_of(folder: Path) -> Path:
+    """Find the pipeline file that belongs to a folder.
 
+    A release has its own, which may be of another version than the installed one; a run has none
+    and will be released with the installed one.
+    """
+    released = folder / PIPELINE
+    return released if released.is_file() else pipeline_source()
+
+
+def pipeline_source() -> Path:
+    """Find the installed pipeline file, which a new release gets a copy of."""
     return Path(inference.__file__).parent / PIPELINE

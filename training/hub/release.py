@@ -14,18 +14,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from transformers import pipeline
+
 from training.common.errors import UserError
-from training.common.files import read_json, sha256_file, write_json, write_text
+from training.common.files import read_json, write_json, write_text
 from training.evaluation.predictions import read_predictions
 from training.hub.contents import (
     CUSTOM_PIPELINES,
-    FILES,
     MANIFEST,
     PIPELINE,
     card_text,
     check_release,
+    make_manifest,
     pipeline_source,
 )
+from training.model.network import quiet_transformers
 
 # The stock pipeline resizes with Pillow or torchvision, the food pipeline with torch: pixels differ
 # by at most 1/255, the score of one image by far less than this.
@@ -36,7 +39,9 @@ def release_run(run: Path, output: Path) -> None:
     """Build `output` from a finished run, load it back both ways, then move it into place.
 
     Raises:
-        UserError: the run is not finished, or `output` holds something that must not be lost.
+        UserError: the run is not finished, `output` holds something that must not be lost, the card
+            cannot be written, or a file holds a secret.
+        RuntimeError: see `load_back`.
     """
     record = read_json(run / "run.json")
     if not record.get("finished") or not (run / "evaluation.json").is_file():
@@ -49,12 +54,13 @@ def release_run(run: Path, output: Path) -> None:
     write_text(building / "README.md", card_text(building))
     refuse_secrets(building, run)
     load_back(building, run)
-    write_json(building / MANIFEST, {name: sha256_file(building / name) for name in FILES})
+    write_json(building / MANIFEST, make_manifest(building))
     shutil.rmtree(output, ignore_errors=True)
     os.replace(building, output)
 
 
 def _refuse_output(output: Path) -> None:
+    """Refuse to replace a file, another folder, or a release that was changed by hand."""
     if output.is_dir() and any(output.iterdir()):
         check_release(output)  # an unchanged release may be replaced: it can be built again
     elif output.exists() and not output.is_dir():
@@ -62,6 +68,7 @@ def _refuse_output(output: Path) -> None:
 
 
 def _copy(run: Path, record: dict[str, Any], building: Path) -> None:
+    """Copy everything but card and manifest; run.json and config.json are changed on the way."""
     for name in ("model.safetensors", "preprocessor_config.json"):
         shutil.copyfile(run / "model" / name, building / name)
     shutil.copyfile(pipeline_source(), building / PIPELINE)
@@ -74,7 +81,7 @@ def _copy(run: Path, record: dict[str, Any], building: Path) -> None:
 
 
 def without_paths(record: dict[str, Any]) -> dict[str, Any]:
-    """run.json for strangers: local data and models by their last name, no output folder."""
+    """Copy run.json for strangers: local data and models by their last name, no output folder."""
     recipe = {k: v for k, v in record["recipe"].items() if k not in ("output_dir", "logging_dir")}
     recipe["dataset"] = record["data"]["dataset"]
     recipe["model"] = record["model"]["id"]
@@ -84,7 +91,15 @@ def without_paths(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_secrets(folder: Path, run: Path) -> None:
-    """Stop if a text file holds a token or a path of this machine."""
+    """Stop if a text file of a release holds a token or a path of this machine.
+
+    Args:
+        folder: the release.
+        run: the run that it was built from, whose path is one of the secrets.
+
+    Raises:
+        UserError: the line names the file, and the path but not the token.
+    """
     private = {str(run.resolve()), str(Path.cwd()), str(Path.home())} - {"/", "."}
     for path in folder.iterdir():
         if path.suffix == ".safetensors":
@@ -97,7 +112,7 @@ def refuse_secrets(folder: Path, run: Path) -> None:
 
 
 def _names(text: str, path: str) -> bool:
-    """`/root` is named by "/root" and "/root/x", not by "/rooted" or "https://x.org/root"."""
+    """Say whether a text names a path: "/root/x" names /root, "https://x.org/root" does not."""
     return re.search(rf"(?<![\w.-]){re.escape(path)}(?![\w-])", text) is not None
 
 
@@ -107,10 +122,6 @@ def load_back(folder: Path, run: Path) -> None:
     Raises:
         RuntimeError: the released files do not give the evaluated answer; a defect of ours.
     """
-    from transformers import pipeline
-
-    from training.model.network import quiet_transformers
-
     image = str(run / "example.jpg")
     with quiet_transformers():
         stock = pipeline("image-classification", model=str(folder), device="cpu")

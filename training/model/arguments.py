@@ -23,7 +23,7 @@ class ModelArguments:
     model_config: str | None = key(None, "ViTConfig values for training from scratch, as a mapping")
     image_size: int | None = key(
         None,
-        "pixels a side; null is the checkpoint's, or 224 from scratch",
+        "pixels a side; null: the checkpoint's, or 224",
         at_least=1,
         give="a number of pixels",
         usual=True,

@@ -28,7 +28,8 @@ from training.engine.checkpoints import HEAD, PROBE_RESULT
 from training.engine.loss import Criterion
 from training.engine.trainer import BaseTrainer, kept_step
 from training.engine.training_arguments import FineTuningArguments, Settings
-from training.evaluation.metrics import LESS_IS_BETTER, SUMMARY, classification_metrics
+from training.evaluation.classification import classification_metrics
+from training.evaluation.metrics import LESS_IS_BETTER, SUMMARY
 from training.input.batch import EpochSampler
 from training.model.head import head_of
 from training.model.network import Network

@@ -1,4 +1,4 @@
-"""What a run says to the person who started it."""
+"""Print what a run has to say to the person who started it: its outcome, or a mistake."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from transformers import logging as transformers_logging
 
 from inference.food_classification import readable_name
 from training.common.errors import UserError
-from training.common.files import read_json
+from training.evaluation.formats import read_evaluation
 from training.evaluation.predictions import read_predictions
 from training.run.folder import Run
 
 
 def report(run: Run) -> None:
-    """Print the outcome in a few lines, on the main process."""
+    """Print the outcome of a finished run in a few lines, on the main process."""
     if not PartialState().is_main_process:
         return
-    result = read_json(run.folder / "evaluation.json")
-    low, high = result["intervals"]["top1"]
+    result = read_evaluation(run.folder)
+    top1 = result["metrics"]["top1"]
+    low, high = top1["interval"]
     if run.is_finished:
         say(f"{run.folder} was finished on {run.record['finished']}; nothing was trained now.")
     say(
-        f"test top-1: {result['metrics']['top1']:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {result['n']:,})"
+        f"test top-1: {top1['value']:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {result['n']:,})"
     )
     first = read_predictions(run.folder)[0]
     label, predicted, score = first["label"], first["predicted"], first["score"]
@@ -47,13 +48,17 @@ def report(run: Run) -> None:
 
 
 def say(text: str) -> None:
+    """Print one line at once, even where standard output is a file."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """A person's mistake: one line and exit code 2. A programmer's keeps its traceback."""
+    """Turn a UserError into one line and exit code 2; any other error keeps its traceback.
+
+    It also sets how much libraries log, on every rank. An interrupt ends with exit code 130.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("training").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()  # a bar for every checkpoint says nothing

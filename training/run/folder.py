@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from training.common.errors import UserError
 from training.common.files import read_json, write_json
+from training.common.locks import lock_folder
 from training.common.machine import now, versions
 from training.config.keys import FREE_KEYS
-from training.config.recipe import Recipe
+from training.config.recipe import Recipe, default_values
 from training.data.splits import Splits, encoded_bytes
 from training.engine.callbacks import clock
 from training.engine.checkpoints import find_checkpoints, is_begun, probe_result
@@ -114,7 +115,7 @@ class Run:
         t, d = self.record["training"], self.record["data"]
         if PartialState().is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock = lock_folder(self.folder)
+            self.lock = lock_run(self.folder)
             write_json(self.folder / "run.json", self.record)
             logger.info(
                 f"{d['num_train']} images to train on, {d['num_selection']} to select, {d['num_test']} to test; "
@@ -193,7 +194,9 @@ def _refuse_other(folder: Path, record: dict[str, Any], recipe: Recipe) -> None:
                 f"output_dir {folder} already holds something that is not a run: choose another --output_dir"
             )
         return
-    before, after = record.get("recipe", {}), recipe.values
+    # An older record lacks the keys that came later; those of transformers are there if named.
+    defaults = default_values()
+    before, after = defaults | record.get("recipe", {}), defaults | recipe.values
     for key in sorted({*before, *after} - FREE_KEYS):
         if before.get(key) != after.get(key):
             raise UserError(
@@ -210,17 +213,16 @@ def _refuse_other_code(folder: Path, record: dict[str, Any]) -> None:
         )
 
 
-def lock_folder(folder: Path) -> FileLock:
-    """Two processes in one folder would delete each other's checkpoints.
+def lock_run(folder: Path) -> FileLock:
+    """Lock the run folder: two processes in one folder would delete each other's checkpoints.
 
     Raises:
         UserError: another process holds the folder; nothing was written.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
+
+    def refuse() -> None:
         raise UserError(
             f"{folder} is in use by another process: wait for it, or choose another --output_dir"
-        ) from error
-    return lock
+        )
+
+    return lock_folder(folder, when_busy=refuse)

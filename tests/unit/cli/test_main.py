@@ -276,8 +276,10 @@ def test_evaluating_again_gives_the_same_numbers(food101, tiny_run, tmp_path):
     assert {k: v for k, v in again.items() if k not in passing} == (
         {k: v for k, v in before.items() if k not in passing}
     )
-    assert 0.34 < again["metrics"]["top1"] < 1  # neither chance nor perfect, so it says something
-    assert f"top1     {before['metrics']['top1']:.4f}" in out
+    assert (
+        0.34 < again["metrics"]["top1"]["value"] < 1
+    )  # neither chance nor perfect, so it says something
+    assert f"top1     {before['metrics']['top1']['value']:.4f}" in out
 
 
 def test_a_release_needs_its_local_data_named(food101, refused, tiny_run, tiny_data):

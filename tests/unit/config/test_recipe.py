@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from transformers import TrainingArguments
 
-from training.cli.parsing import USUAL_KEYS
+from training.common.arguments import keys_of
 from training.common.errors import UserError
 from training.config import recipe as config
-from training.config.keys import REMOVED, TAKEN_AWAY
+from training.config.keys import FREE_KEYS, REMOVED, TAKEN_AWAY
 from training.config.packaged import packaged_recipes
 from training.config.recipe import parse_recipe
 from training.engine.training_arguments import FineTuningArguments, check_world_size
@@ -52,6 +52,15 @@ def test_an_empty_file_is_a_recipe_of_defaults(parse):
     assert recipe.training.eval_strategy == "epoch"
 
 
+def test_the_defaults_are_what_an_empty_file_gives(parse):
+    """Else a run of a version that did not know a key would be taken for another one."""
+    defaults = config.default_values()
+    assert {name for kind in config.CLASSES for name in keys_of(kind)} == defaults.keys()
+    values = {key: value for key, value in parse("").values.items() if key not in FREE_KEYS}
+    assert values == {key: defaults[key] for key in values}
+    assert defaults.keys() - values.keys() <= FREE_KEYS | {"output_dir"} | TAKEN_AWAY.keys()
+
+
 def test_the_command_line_overrides_the_file(parse):
     recipe = parse("seed: 1\nlearning_rate: 0.5\n", "--seed", "2")
     assert (recipe.training.seed, recipe.training.learning_rate) == (2, 0.5)
@@ -77,8 +86,8 @@ def test_every_form_of_an_option(parse, words):
 
 
 def test_lists(parse):
-    assert parse("crop_scale: [0.2, 0.9]").training.crop_scale == [0.2, 0.9]
-    assert parse("", "--crop_scale", "0.3", "1").training.crop_scale == [0.3, 1.0]
+    assert parse("crop_scale: [0.2, 0.9]").augmentation.crop_scale == [0.2, 0.9]
+    assert parse("", "--crop_scale", "0.3", "1").augmentation.crop_scale == [0.3, 1.0]
 
 
 def test_a_nested_model_config(parse):
@@ -143,7 +152,7 @@ def test_mixing_that_would_never_end_is_refused(parse, refused):
     text = "mixup: 0.8\nmix_off_epoch: 3\n"
     said = refused(text, "--num_train_epochs", "3")
     assert said.startswith("mix_off_epoch is 3 and num_train_epochs 3: mixing would never be off")
-    assert parse(text, "--num_train_epochs", "4").training.mix_off_epoch == 3
+    assert parse(text, "--num_train_epochs", "4").augmentation.mix_off_epoch == 3
     for words in (["--mixup", "0"], ["--mix_off_epoch", "0"], ["--max_steps", "9"]):
         parse(text, "--num_train_epochs", "3", *words)
 
@@ -178,11 +187,6 @@ def test_resolved_values_say_what_was_set_and_are_json(parse):
     assert values["optim"] == "sgd"
     assert values["total_train_batch_size"] == 64  # a default of ours is recorded as well
     assert "adafactor" not in values and "tpu_num_cores" not in values  # nobody asked
-
-
-def test_usual_keys_of_the_help_exist():
-    named = [name for names, _ in USUAL_KEYS for name in names.split(", ")]
-    assert set(named) <= config.known_keys()
 
 
 # ---- what is refused --------------------------------------------------------------------------

@@ -72,8 +72,8 @@ def test_the_best_adapters_and_head_are_kept(trainer_for, tmp_path, monkeypatch,
     assert all(torch.equal(scored[1][name], value) for name, value in best.items())
     assert not torch.equal(scored[3]["classifier.weight"], best["classifier.weight"])
     reference, adapters = adapted(tmp_path)
-    adapters.load(tmp_path / "run" / "checkpoint-2" / LORA_WEIGHTS)
-    adapters.merge()
+    adapters.load(tmp_path / "run" / "checkpoint-2")
+    adapters.finish()
     assert same(weights(trainer.model), weights(reference)) and same(scored[4], weights(reference))
 
 
@@ -99,24 +99,24 @@ def test_a_checkpoint_of_other_adapters_or_weights_is_refused(trainer_for, tmp_p
 def test_positions_of_another_size_may_be_rounded_otherwise(tmp_path):
     """They are interpolated, on whatever processor there is; the checkpoint's are taken."""
     _, adapters = adapted(tmp_path)
-    adapters.save(tmp_path / LORA_WEIGHTS)
+    adapters.save_state(tmp_path / LORA_WEIGHTS)
     network = tiny_network()
     with torch.no_grad():
         network.model.vit.embeddings.position_embeddings.mul_(1 + 1e-6)
     model, other = adapted(tmp_path, network)
-    other.load(tmp_path / LORA_WEIGHTS)
+    other.load_state(tmp_path / LORA_WEIGHTS)
     wanted = tiny_network().model.vit.embeddings.position_embeddings
     assert torch.equal(model.vit.embeddings.position_embeddings, wanted)
 
 
 def test_half_a_file_is_not_loaded(tmp_path):
     model, adapters = adapted(tmp_path)
-    adapters.save(tmp_path / LORA_WEIGHTS)
+    adapters.save_state(tmp_path / LORA_WEIGHTS)
     with safe_open(tmp_path / LORA_WEIGHTS, "pt") as file:
         metadata = file.metadata()
     part = dict(list(load_file(tmp_path / LORA_WEIGHTS).items())[:-1])
     save_file(part, tmp_path / "part.safetensors", metadata)
     before = weights(model)
     with pytest.raises(UserError, match="holds other adapters"):
-        adapters.load(tmp_path / "part.safetensors")
+        adapters.load_state(tmp_path / "part.safetensors")
     assert same(before, weights(model))

@@ -15,6 +15,7 @@ from tests.unit.backbones import BACKBONES, save_backbone
 from tests.unit.toys import LABELS, tiny_settings, train, write_recipe
 from training.common.errors import UserError
 from training.compare.runs import compare_runs
+from training.compare.speed import measure_throughput
 from training.compare.text import render
 from training.engine.extensions.averaging import MovingAverage
 from training.engine.extensions.drop_path import add_drop_path
@@ -78,7 +79,9 @@ def test_the_release_gives_the_evaluated_answer(runs, name):
 
 
 def test_a_vit_and_a_cnn_beside_each_other(tiny_run, runs):
-    report = compare_runs([str(tiny_run), str(runs["convnext"])], rounds=1, batch_size=1)
+    report = compare_runs([str(tiny_run), str(runs["convnext"])])
+    models = [("vit", tiny_run), ("cnn", runs["convnext"])]
+    report["speed"] = measure_throughput(models, rounds=1, batch_size=1)
     assert [row["architecture"][:3] for row in report["runs"]] == ["ViT", "Con"]
     pair = report["pairs"][0]
     assert pair["both_right"] + pair["only_first_right"] == 18 * report["runs"][0]["top1"]

@@ -26,7 +26,7 @@ from training.engine.trainer import FoodTrainer
 from training.engine.wiring import build_trainer
 from training.run import folder as run_module
 from training.run import record
-from training.run.folder import Run, lock_folder
+from training.run.folder import Run, lock_run
 from training.run.record import code_sha256, command_line, describe_selection
 
 
@@ -313,15 +313,15 @@ def test_the_command_has_no_path_of_this_machine(monkeypatch, words, expected):
 
 
 def test_a_folder_that_another_process_uses(tmp_path):
-    held = lock_folder(tmp_path)
+    held = lock_run(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from training.run.folder import lock_folder; "
+        "import sys; from pathlib import Path; from training.run.folder import lock_run; "
         "from training.common.errors import UserError\n"
-        "try: lock_folder(Path(sys.argv[1]))\n"
+        "try: lock_run(Path(sys.argv[1]))\n"
         "except UserError as error: print(error)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "in use by another process" in done.stdout, done.stderr
     held.release()
-    lock_folder(tmp_path).release()
+    lock_run(tmp_path).release()

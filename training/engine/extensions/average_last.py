@@ -5,12 +5,12 @@ the k last ones at which the selection slice is scored. The mean is what is scor
 checkpoint's model, selected and released; training goes on from its own weights. Before k scorings
 it is the mean of those that there were.
 
-    average_last/step-N.safetensors          the weights at a scoring, k files after each checkpoint
+    average_last/step-N.safetensors          the weights at one of the last k scorings
     checkpoint-N/average_last.safetensors    the weights to train on from
     checkpoint-N/average_last.json           the steps whose mean checkpoint-N/model.safetensors is
 
-The files lie outside the checkpoints, so that their rotation leaves them alone. Only those that the
-newest checkpoint needs are kept: an older one whose files have gone is refused.
+The files lie outside the checkpoints, so that their rotation leaves them alone: each checkpoint that
+is still there can be resumed. Kept are the last k and those that an older checkpoint needs.
 """
 
 from __future__ import annotations
@@ -41,23 +41,35 @@ class AverageLast(Extension):
     Args:
         k: how many scorings, at least 2.
         run: the run folder.
-        is_resumable: checkpoints are written that need older files than the last k.
+        is_resumable: checkpoints are written that a run can be resumed from.
     """
 
     key = "average_last"
     file = "average_last.safetensors"
 
     def __init__(self, k: int, run: Path, is_resumable: bool) -> None:
-        self.k, self.folder, self.is_resumable = k, run / FOLDER, is_resumable
+        self.k, self.run, self.is_resumable = k, run, is_resumable
+        self.folder = run / FOLDER
         self.steps: list[int] = []  # of the scorings whose mean is taken, oldest first
         self.method: Method | None = None  # until training begins
 
     @classmethod
     def build(cls, network: Network, settings: Settings) -> AverageLast | None:
-        """Make it where `average_last` is set."""
+        """Make it where `average_last` is set.
+
+        Raises:
+            UserError: the selection slice is never scored.
+        """
         k, args = settings.extensions.average_last, settings.training
+        if k is None:
+            return None
+        if args.eval_strategy == "no":
+            raise UserError(
+                f"average_last {k} with eval_strategy no: nothing would be scored and averaged; give "
+                "eval_strategy epoch or steps"
+            )
         is_resumable = args.save_strategy != "no" and not args.save_only_model
-        return None if k is None else cls(k, Path(args.output_dir), is_resumable)
+        return cls(k, Path(args.output_dir), is_resumable)
 
     def refuse_shards(self) -> None:
         """Refuse FSDP and DeepSpeed.
@@ -102,7 +114,7 @@ class AverageLast(Extension):
                     value.copy_(trained[name])
 
     def save(self, folder: Path) -> None:
-        """Write the trained weights and the steps; remove the files that nothing needs any more."""
+        """Write the trained weights and the steps; remove the files that no checkpoint needs."""
         write_json(folder / STEPS, {"steps": self.steps})
         self.method.save_state(folder / self.file)
         self._remove_others()
@@ -120,8 +132,8 @@ class AverageLast(Extension):
         if missing:
             raise UserError(
                 f"checkpoint {folder} needs the weights of step {missing[0]}, and "
-                f"{source / self._file(missing[0]).name} has gone: newer checkpoints do without it, give "
-                "--resume_from_checkpoint last"
+                f"{source / self._file(missing[0]).name} is not there: put it back, or give another "
+                "checkpoint"
             )
         if PartialState().is_main_process and source.resolve() != self.folder.resolve():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +164,10 @@ class AverageLast(Extension):
         return self.folder / f"step-{step}.safetensors"
 
     def _remove_others(self) -> None:
-        kept = {self._file(step) for step in self.steps}
+        steps = {*self.steps}
+        for path in self.run.glob(f"checkpoint-*/{STEPS}"):
+            steps |= {*read_json(path)["steps"]}
+        kept = {self._file(step) for step in steps}
         for path in self.folder.iterdir():
             if path not in kept:
                 path.unlink()

@@ -1,4 +1,4 @@
-"""The set-up as Markdown tables: how to compare a re-run, the training, the data."""
+"""Tables of the set-up: what to compare in a re-run, the training, the data."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,14 +10,14 @@ SELECTION_NAMES = {"top1": "top-1 accuracy", "nll": "negative log-likelihood"}
 
 
 def preprocessing_extra(facts: CardFacts) -> str:
-    """Preprocessing settings beyond the usual seven, such as "shortest_edge 256"."""
+    """List the preprocessing settings beyond the usual seven, such as "shortest_edge 256"."""
     usual = "height width resample image_mean image_std rescale_factor decoder".split()
     others = [(key, value) for key, value in facts.preprocessing if key not in usual]
     return ", ".join(f"{key} {value}" for key, value in others if value is not None)
 
 
 def reproduction(facts: CardFacts) -> str:
-    """What has to be the same for the number to be the same."""
+    """Write the table of what has to be the same for the number to be the same."""
     rows = [
         ("SHA-256 of `model.safetensors`", code(facts.model_sha256)),
         ("SHA-256 of the data's content", code(facts.eval_fingerprint)),
@@ -33,11 +33,12 @@ def reproduction(facts: CardFacts) -> str:
 
 
 def _numbers(values: Iterable[float]) -> str:
+    """(0.5, 0.25) -> "0.5, 0.25"."""
     return ", ".join(f"{value:g}" for value in values)
 
 
 def training(facts: CardFacts) -> str:
-    """The training as it really was."""
+    """Write the table of the training as it really was."""
     batch = (
         f"{count(facts.batch_total)} = {many(facts.world_size, 'process')} "
         f"x {many(facts.batch_device, 'image')} x {many(facts.accumulation, 'accumulation step')}"
@@ -72,7 +73,7 @@ def training(facts: CardFacts) -> str:
 
 
 def _trained(facts: CardFacts) -> str:
-    """Which weights, and how many of them."""
+    """Say which weights were trained, and how many of them."""
     if facts.tune == "lora":
         return f"{_adapted(facts.lora)}{_of_all(facts)}. Merged: the files hold plain weights"
     if facts.tune == "linear_probe":
@@ -85,12 +86,14 @@ def _trained(facts: CardFacts) -> str:
 
 
 def _of_all(facts: CardFacts) -> str:
+    """Say how many of all parameters were trained; nothing where that was not recorded."""
     if facts.num_trainable is None:
         return ""
     return f"; {count(facts.num_trainable)} of {count(facts.num_parameters)} parameters"
 
 
 def _adapted(lora: dict[str, Any]) -> str:
+    """Describe the adapters: rank, alpha, dropout, layers."""
     layers = ", ".join(code(name) for name in lora["target_modules"])
     dropout = f", dropout {lora['dropout']:g}" if lora["dropout"] else ""
     return (
@@ -100,21 +103,25 @@ def _adapted(lora: dict[str, Any]) -> str:
 
 
 def _chosen_rate(probe: dict[str, Any]) -> str:
+    """Say which learning rate the probe chose, and of how many."""
     rates = len(probe["selection_top1"])
     return f"learning rate {probe['learning_rate']:g} of {rates}, chosen on the selection slice"
 
 
 def _seen(facts: CardFacts) -> str:
+    """Name what went through the training a second: images, or features of frozen layers."""
     return "features" if facts.tune == "linear_probe" else "images"
 
 
 def _speed(facts: CardFacts) -> str:
+    """Say how many images a second were trained on."""
     if facts.images_per_second is None:
         return "not known: no step was left after a resume"
     return f"{facts.images_per_second:,.1f} {_seen(facts)} per second, all processes together"
 
 
 def _length(facts: CardFacts) -> str:
+    """Say how long the training was, in epochs and steps."""
     steps = many(facts.steps, "optimiser step")
     if facts.stopped_early:
         return f"stopped early after {steps} of {many(facts.epochs, 'epoch')} that were planned"
@@ -122,7 +129,9 @@ def _length(facts: CardFacts) -> str:
 
 
 def _further(facts: CardFacts) -> str:
-    """What is not in plain fine-tuning."""
+    """List what is not in plain fine-tuning, or "none"."""
+    if facts.further is not None:
+        return ", ".join(text.replace("|", "\\|") for text in facts.further) or "none"
     said = [
         (facts.layer_decay != 1, f"layer-wise learning-rate decay {facts.layer_decay:g}"),
         (facts.drop_path, f"stochastic depth up to {facts.drop_path:g}"),
@@ -137,6 +146,7 @@ def _further(facts: CardFacts) -> str:
 
 
 def _base_model(facts: CardFacts) -> str:
+    """Name the checkpoint that the training began from, or how weights were drawn."""
     if facts.base_model is None:
         mimetic = ", attention by mimetic initialisation (arXiv:2305.09828)"
         return "none: weights drawn at random" + mimetic * (facts.weight_init == "mimetic")
@@ -147,6 +157,7 @@ def _base_model(facts: CardFacts) -> str:
 
 
 def _architecture(facts: CardFacts) -> str:
+    """Name the network, its size, and the size of its images."""
     patches = f", patches of {facts.patch_size} x {facts.patch_size}" if facts.patch_size else ""
     return (
         f"{code(facts.architecture)}, {count(facts.num_parameters)} parameters, "
@@ -155,6 +166,7 @@ def _architecture(facts: CardFacts) -> str:
 
 
 def _schedule(facts: CardFacts) -> str:
+    """Describe the schedule of the learning rate; a warm-up below 1 is a share of the steps."""
     if facts.warmup == 0:
         return f"{facts.schedule} schedule without warm-up"
     if facts.warmup < 1:
@@ -163,16 +175,19 @@ def _schedule(facts: CardFacts) -> str:
 
 
 def _loss(facts: CardFacts) -> str:
+    """Name the loss, with q where it has one."""
     return code(facts.loss) + ("" if facts.loss_q is None else f", q {facts.loss_q:g}")
 
 
 def _augmentation(facts: CardFacts) -> str:
+    """List the steps of augmentation, or "none"."""
     return (
         ", ".join(_augmentation_step(name, value) for name, value in facts.augmentation) or "none"
     )
 
 
 def _augmentation_step(name: str, value: Any) -> str:
+    """Describe one step; one that is not known here by its key and value."""
     if name == "crop_scale" and isinstance(value, list) and len(value) == 2:
         return f"random crop of {100 * value[0]:g} to {100 * value[1]:g} % of the area"
     if name == "horizontal_flip" and isinstance(value, (int, float)):
@@ -181,6 +196,7 @@ def _augmentation_step(name: str, value: Any) -> str:
 
 
 def _duration(facts: CardFacts) -> str:
+    """Say how long training, preparing the data, and everything took."""
     return (
         f"{duration(facts.seconds_train)} of training, {duration(facts.seconds_data)} of preparing "
         f"the data, {duration(facts.seconds_total)} in all"
@@ -188,7 +204,7 @@ def _duration(facts: CardFacts) -> str:
 
 
 def data(facts: CardFacts) -> str:
-    """The data set and how it was split."""
+    """Write the table of the data set and how it was split."""
     share = f"{100 * facts.selection_fraction:g} %"
     rows = [
         ("Data set", code(hide_paths(facts.dataset))),
@@ -212,6 +228,7 @@ def data(facts: CardFacts) -> str:
 
 
 def _training_images(facts: CardFacts) -> str:
+    """Say how many images were trained on, and whether they were reduced beforehand."""
     images = f"{count(facts.num_train)} images of split {code(facts.train_split)}"
     if (cache := facts.train_cache) is None:
         return images
@@ -223,7 +240,7 @@ def _training_images(facts: CardFacts) -> str:
 
 
 def identical_note(facts: CardFacts) -> str:
-    """What is known of test images that were also trained on."""
+    """Say what is known of test images that were also trained on."""
     if facts.identical_train_test == 0:
         found = "No test file is byte for byte the same as a training file."
     else:

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What belongs to a release: manifest, card, pipeline file."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.card_files import files, format_1
+from training.common.errors import UserError
+from training.hub.contents import (
+    MANIFEST,
+    card_text,
+    check_release,
+    make_manifest,
+    pipeline_of,
+    pipeline_source,
+)
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_changed_file_is_noticed(released):
+    check_release(released)
+    with (released / "README.md").open("a") as file:
+        file.write("99.9 %\n")
+    with pytest.raises(UserError, match=r"was changed since it was built \(README.md\)"):
+        check_release(released)
+
+
+def test_an_added_file_is_noticed(released):
+    (released / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"\(notes.txt\): build it again"):
+        check_release(released)
+
+
+def test_a_removed_file_is_noticed(released):
+    (released / "predictions.csv").unlink()
+    with pytest.raises(UserError, match=r"\(predictions.csv\)"):
+        check_release(released)
+
+
+def test_a_folder_that_is_no_release(tiny_run, tmp_path):
+    for folder in (tiny_run, tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="is not a release: make one with"):
+            check_release(folder)
+
+
+def test_the_card_is_a_function_of_the_files(tiny_run, released):
+    text = card_text(released)
+    assert text == card_text(released) == (released / "README.md").read_text(encoding="utf-8")
+    named = card_text(released, "user/dishes", "v1.0")
+    assert named == card_text(released, "user/dishes", "v1.0") != text
+    assert "user/dishes" in named and "v1.0" in named
+    report = read(tiny_run / "evaluation.json")
+    assert f"{100 * report['metrics']['top1']['value']:.1f} %" in text
+
+
+def test_a_gap_is_one_line(released):
+    report = read(released / "evaluation.json")
+    del report["metrics"]["top1"]
+    (released / "evaluation.json").write_text(json.dumps(report))
+    with pytest.raises(UserError, match="the card of .* cannot be written: .*top1"):
+        card_text(released)
+
+
+def test_the_manifest_is_sorted_and_leaves_itself_out(toy):
+    manifest = make_manifest(toy)
+    assert list(manifest) == sorted(path.name for path in toy.iterdir() if path.name != MANIFEST)
+    assert manifest["model.safetensors"] == hashlib.sha256(b"weights").hexdigest()
+    assert manifest == check_release(toy)
+
+
+def test_the_card_shows_the_digest_of_the_released_pipeline_file(toy):
+    """The installed file may be of a later version."""
+    released = hashlib.sha256((toy / "food_classification.py").read_bytes()).hexdigest()
+    installed = hashlib.sha256(pipeline_source().read_bytes()).hexdigest()
+    text = card_text(toy)
+    assert f"SHA-256 of `food_classification.py`: `{released}`" in text and installed not in text
+    (toy / "food_classification.py").unlink()  # as in a run folder, which gets the installed one
+    text = card_text(toy)
+    assert f"SHA-256 of `food_classification.py`: `{installed}`" in text and released not in text
+
+
+def test_the_installed_pipeline_file_is_found(tmp_path):
+    assert pipeline_of(tmp_path) == pipeline_source()
+    assert "class FoodClassificationPipeline" in pipeline_source().read_text(encoding="utf-8")
+
+
+def test_an_older_release_has_the_card_that_it_had(toy):
+    (toy / "evaluation.json").write_text(json.dumps(format_1()))
+    assert card_text(toy) == (toy / "README.md").read_text(encoding="utf-8")
+
+
+def test_an_unknown_format_is_one_line(toy):
+    (toy / "evaluation.json").write_text(json.dumps({**files()["evaluation"], "format": 3}))
+    with pytest.raises(UserError, match="evaluation.json is not of this format") as error:
+        card_text(toy)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(
+        UserError, match="the card of .* cannot be written: .*run.json does not exist"
+    ):
+        card_text(tmp_path)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run says at its end, and how a mistake ends it."""
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+from tests.unit.card_files import files, format_1
+from training.common.errors import UserError
+from training.run import console
+from training.run.console import exit_on_user_error, report
+
+
+@pytest.fixture
+def run(tmp_path) -> SimpleNamespace:
+    """A folder with what `report` reads."""
+    (tmp_path / "evaluation.json").write_text(json.dumps(files("sample")["evaluation"]))
+    row = "position,label,predicted,score\n0,cheese_plate,cheesecake,0.934\n"
+    (tmp_path / "predictions.csv").write_text(row)
+    record = {"finished": "2026-11-22T21:12:10Z"}
+    return SimpleNamespace(folder=tmp_path, is_finished=False, record=record)
+
+
+def test_the_outcome_in_a_few_lines(run, capsys):
+    report(run)
+    folder = run.folder
+    assert capsys.readouterr().out.splitlines() == [
+        "test top-1: 89.64% (95 % interval 89.26% to 90.01%, n = 25,250)",
+        f"one test image, {folder / 'example.jpg'}: Cheesecake (93%), labelled Cheese plate",
+        f"run: {folder}   card: {folder / 'release' / 'README.md'}   release: {folder / 'release'}",
+        "the real Food-101 run: accelerate launch --config_file accelerate_config.yaml "
+        "-m training.train vit_base_food101",
+    ]
+
+
+def test_a_finished_run_says_so_first_in_either_format(run, capsys):
+    run.is_finished = True
+    report(run)
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"{run.folder} was finished on 2026-11-22T21:12:10Z; nothing was trained now.\ntest top-1: "
+    )
+    path: Path = run.folder / "evaluation.json"
+    path.write_text(json.dumps(format_1(json.loads(path.read_text()))))
+    report(run)
+    assert capsys.readouterr().out == said
+
+
+def test_the_way_to_the_real_run_is_shown_to_who_ran_the_sample(run, capsys):
+    (run.folder / "evaluation.json").write_text(json.dumps(files("hub")["evaluation"]))
+    report(run)
+    assert "the real Food-101 run" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """What the entry point sets for its process stays as it is here, where tests share one."""
+    monkeypatch.setattr(logging, "basicConfig", lambda **values: None)
+    monkeypatch.setattr(console, "transformers_logging", mock.Mock())
+    monkeypatch.setattr(console, "datasets", mock.Mock())
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+
+def test_a_persons_mistake_is_one_line_and_exit_code_2(quiet, capsys):
+    with pytest.raises(SystemExit) as ended, exit_on_user_error():
+        raise UserError("learning_rate is -1: give a positive number")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: learning_rate is -1: give a positive number\n"
+
+
+def test_only_the_first_rank_says_it(quiet, capsys, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit) as ended, exit_on_user_error():
+        raise UserError("anything")
+    assert ended.value.code == 2 and capsys.readouterr().err == ""
+
+
+def test_an_interrupt_names_the_way_on_and_a_defect_keeps_its_traceback(quiet, capsys):
+    with pytest.raises(SystemExit) as ended, exit_on_user_error():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert "--resume_from_checkpoint last" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError), exit_on_user_error():
+        _ = 1 / 0
