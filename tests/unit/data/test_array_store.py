@@ -42,7 +42,7 @@ def keep(path: Path, limit_gb: float = 1.0) -> str:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*.npy"))
+    return sorted(path.name for path in folder.glob("[!.]*.npy"))
 
 
 def test_the_folder_is_below_the_cache_of_datasets(monkeypatch, tmp_path):
