@@ -3,13 +3,23 @@
 
 import json
 import math
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState
 
 from training.common.errors import UserError
-from training.engine.callbacks import EpochCallback, clock, finite
+from training.engine.callbacks import (
+    EpochCallback,
+    ExtensionCallback,
+    FiniteLossCallback,
+    LogCallback,
+    clock,
+    finite,
+)
 from training.engine.trainer import FoodTrainer
 
 NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
@@ -113,3 +123,85 @@ def test_what_json_cannot_say_becomes_null():
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (3661, "1:01:01")])
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+# ---- the lines of the log ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock_at(monkeypatch):
+    """clock_at(seconds) sets the clock."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return lambda seconds: now.__setitem__(0, 1000.0 + seconds)
+
+
+def state(step: int, is_main: bool = True) -> TrainerState:
+    return TrainerState(
+        global_step=step, max_steps=100, epoch=step / 10, is_world_process_zero=is_main
+    )
+
+
+def test_a_training_line_has_the_speed_without_the_first_step(clock_at, tmp_path, caplog):
+    callback, logs = LogCallback(), {"loss": 2.34567, "learning_rate": 3e-4}
+    args = SimpleNamespace(output_dir=str(tmp_path), total_train_batch_size=64)
+    caplog.set_level("INFO")
+    callback.on_train_begin(args, state(0), None)
+    clock_at(30)
+    callback.on_step_end(args, state(1), None)
+    callback.on_log(args, state(1), None, logs)
+    clock_at(35)
+    callback.on_step_end(args, state(11), None)
+    callback.on_log(args, state(11), None, logs)
+    assert caplog.messages == [
+        "step 1/100, epoch 0.10: loss 2.346, lr 3.00e-04, the first step took 30.0 s",
+        "step 11/100, epoch 1.10: loss 2.346, lr 3.00e-04, 128 images/s, 0:44 left",
+    ]
+
+
+def test_a_line_of_a_scoring_names_the_head_of_a_probe(tmp_path, caplog):
+    callback, args = LogCallback(), SimpleNamespace(output_dir=str(tmp_path))
+    caplog.set_level("INFO")
+    scores = {"eval_top1": 0.875, "eval_loss": 0.5}
+    callback.on_log(args, state(10), None, scores)
+    callback.on_log(args, state(10), None, {**scores, "eval_probe_learning_rate": 0.1})
+    callback.on_log(args, state(10), None, {"train_runtime": 3.0})
+    callback.on_log(args, state(10, is_main=False), None, scores)
+    line = "epoch 1.00: selection top-1 87.50%, loss 0.500"
+    assert caplog.messages == [line, f"{line}, with the head of learning rate 0.1"]
+
+
+def test_a_long_scoring_says_how_far_it_has_come_every_ten_seconds(clock_at, caplog):
+    callback, loader = LogCallback(), range(9)
+    caplog.set_level("INFO")
+    for is_main in (True, False):
+        for seconds in (0, 6, 12, 18, 24):  # 10 s after the first batch, and after each line
+            clock_at(seconds)
+            callback.on_prediction_step(None, state(1, is_main), None, eval_dataloader=loader)
+        callback.on_evaluate(None, state(1, is_main), None)
+    clock_at(90)  # the first batch of another scoring
+    callback.on_prediction_step(None, state(1), None, eval_dataloader=loader)
+    assert caplog.messages == [f"scoring the selection slice: batch {n}/9" for n in (3, 5)]
+
+
+# ---- who is asked and told ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", [None, "should_log", "should_save", "should_evaluate"])
+def test_the_loss_is_asked_for_only_where_the_device_is_waited_for(wanted):
+    asked, control = [], TrainerControl()
+    callback = FiniteLossCallback(lambda: asked.append(1) or 7, ("learning_rate", 0.3))
+    if wanted is None:
+        callback.on_step_end(None, None, control)
+        assert asked == []
+        return
+    setattr(control, wanted, True)
+    with pytest.raises(UserError, match=r"not finite at step 7: lower learning_rate \(0.3\)"):
+        callback.on_step_end(None, None, control)
+
+
+def test_extensions_are_told_the_number_of_the_step_that_ends(caplog):
+    told = []
+    extension = SimpleNamespace(after_step=told.append)
+    ExtensionCallback([extension, extension]).on_optimizer_step(None, state(4), None)
+    assert told == [5, 5]

@@ -4,6 +4,7 @@
 import ast
 import contextlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,11 +213,9 @@ def words_of(tree: ast.AST) -> set[str]:
 
 
 def named(words: set[str]) -> set[str]:
-    """The features that are named, alone or as a part between underscores."""
-    import re
-
-    parts = {word: f"_{re.sub('[^a-z]+', '_', word.lower())}_" for word in words}
-    return {f for f in FEATURES for word in parts.values() if f"_{f}_" in word or f"_{f}" in word}
+    """The features that a name or text holds as a word of its own, or as the start of one."""
+    split = ["_" + re.sub("[^a-z]+", "_", word.lower()) for word in words]
+    return {feature for feature in FEATURES if any(f"_{feature}" in word for word in split)}
 
 
 def test_the_trainer_names_no_feature():
