@@ -143,18 +143,6 @@ def test_incomplete_checkpoints_are_ignored(open_run, unfinished):
         open_run(unfinished, "--resume_from_checkpoint", "last")
 
 
-def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
-    for step in (9, 100, 20):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "complete").touch()
-    (tmp_path / "checkpoint-500").mkdir()
-    assert [path.name for path in complete_checkpoints(tmp_path)] == [
-        "checkpoint-9",
-        "checkpoint-20",
-        "checkpoint-100",
-    ]
-
-
 def test_last_without_a_checkpoint(open_run, tmp_path):
     with pytest.raises(UserError, match="no complete checkpoint; start without it"):
         open_run(tmp_path / "new", "--resume_from_checkpoint", "last")
