@@ -1,5 +1,6 @@
 # make train [RECIPE=sample] [ARGS="--key value"]   train, evaluate, release; sets itself up
 # make test [ARGS="-k words"]                       the whole test-suite; sets itself up
+# make test-unit [ARGS="-k words"]                  the quick part of it: tests/unit
 # make lint | make setup | make clean
 
 PYTHON ?= python3
@@ -9,13 +10,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: train test lint setup clean
+.PHONY: train test test-unit lint setup clean
 
 train: $(READY)
 	$(BIN)/food101 train $(RECIPE) $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+test-unit: $(READY)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS) tests/unit
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -132,7 +132,7 @@ def texts(value: Any) -> tuple[str, ...]:
 
 
 def said(value: Any) -> tuple[str, ...]:
-    """Check any number of texts, none at all included."""
+    """Accept any number of texts, none at all included."""
     if not isinstance(value, list):
         raise ValueError("a list of texts")
     return tuple(text(item) for item in value)

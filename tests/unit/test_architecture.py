@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "input": {"data", "common", "inference"},
     "evaluation": {"input", "data", "model", "common"},
     "engine": {"evaluation", "input", "data", "model", "common"},
-    "hub": {"evaluation", "input", "data", "model", "common", "inference", "model_card"},
+    "hub": {"evaluation", "input", "data", "model", "common", "model_card"},
     "inference.apps": {"model", "common", "inference"},
     "probe": {"engine", "evaluation", "input", "data", "model", "common"},
     "config": {
@@ -113,6 +113,42 @@ def test_a_room_imports_what_the_table_says(room):
 def is_in(name: str, entry: str) -> bool:
     """Whether a module is the one, or in the room, that an entry of the table names."""
     return room_of(name) == entry or name == f"training.{entry}"
+
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_table():
+    rows = re.findall(r"^\| ([\w., ]+) \| (.+) \|$", PAGE, re.M)
+    told = {room: may.split(", ") for rooms, may in rows for room in rooms.split(", ")}
+    assert told.pop("room") == ["may import"]
+    nothing, anything = ["nothing of ours"], ["anything", "inside verbs only"]
+    assert told.keys() == MAY_IMPORT.keys()
+    for room, may in told.items():
+        entries = MAY_IMPORT[room]
+        assert may == anything if entries is ANY else set(may) == (entries or set(nothing)), room
+
+
+def test_the_page_has_every_module():
+    """The tree's lines: a folder by its indentation, then words of which some are modules."""
+    tree, folders, listed = re.search(r"```\n(.*?)```", PAGE, re.S)[1], [], {}
+    for line in tree.splitlines():
+        indent, words = len(line) - len(line.lstrip()), line.split()
+        if words[0].endswith("/") and indent < 6:
+            folders = [*folders[: indent // 2], words[0].rstrip("/")]
+            words = words[1:]
+        listed.setdefault("/".join(folders), []).extend(re.findall(r"\w+", " ".join(words)))
+    for folder in {path.parent for path in MODULES}:
+        name = folder.relative_to(ROOT).as_posix()
+        there = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+        assert there <= set(listed[name]), name
+    for name in re.findall(r"`((?:training/)?[a-z_]+/[\w/]+\.py)`", PAGE):
+        assert (ROOT / name).is_file() or (ROOT / "training" / name).is_file(), name
+    for name in re.findall(r"`([a-z_]+(?:\.[a-z_]+)+)(?:\.[A-Z]\w+)?`", PAGE):
+        if name.endswith((".json", ".md", ".py")):
+            continue
+        known = (name, f"training.{name}", f"training.{name.rsplit('.', 1)[0]}")
+        assert NAMES & set(known), name
 
 
 def test_only_verbs_import_late():

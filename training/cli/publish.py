@@ -51,14 +51,16 @@ def _add_release(verbs: Any) -> None:
 
 
 def push(args: argparse.Namespace) -> None:
-    quiet_libraries()
-    from training.hub.push import push as push_release
-    from training.hub.push import stage_files
+    # Before the libraries are quiet: an upload takes minutes, and keeps the Hub's progress bars.
+    from training.hub.staging import stage_files
 
     if args.dry_run:
         for file in stage_files(Path(args.release), args.repo_id, args.tag):
             print(f"{file.sha256}  {file.size:>12,}  {file.name}")
         return
+    quiet_libraries()
+    from training.hub.push import push as push_release
+
     outcome = push_release(
         Path(args.release),
         args.repo_id,

@@ -1,0 +1,1 @@
+"""What a saved model is worth: scores, metrics, sections, and the report that holds them."""

@@ -16,7 +16,6 @@ from typing import Any
 
 from transformers import pipeline
 
-from inference.food_classification import FoodClassificationPipeline
 from training.common.errors import UserError
 from training.common.files import read_json, write_json, write_text
 from training.evaluation.predictions import read_predictions
@@ -34,9 +33,6 @@ from training.model.network import quiet_transformers
 # The stock pipeline resizes with Pillow or torchvision, the food pipeline with torch: pixels differ
 # by at most 1/255, the score of one image by far less than this.
 SCORE_TOLERANCE = 0.02
-
-# transformers loads its own copy of the released file, so that the classes have only the name in common.
-CLASS = FoodClassificationPipeline.__name__
 
 
 def release_run(run: Path, output: Path) -> None:
@@ -133,7 +129,7 @@ def load_back(folder: Path, run: Path) -> None:
     row = read_predictions(folder)[0]
     label, score = row["predicted"], float(row["score"])
     num_labels = len(json.loads((folder / "config.json").read_text())["id2label"])
-    if food.task != "food-classification" or type(food).__name__ != CLASS:
+    if food.task != "food-classification" or type(food).__name__ != "FoodClassificationPipeline":
         raise RuntimeError(f"the release loads as {type(food).__name__} for {food.task}")
     for name, classify in (("food", food), ("stock", stock)):
         scores = {r["label"]: r["score"] for r in classify(image, top_k=num_labels)}

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recipe of the words that a test gives."""
+"""Recipes written for a test, parsed or refused."""
 
 import pytest
 
 from training.common.errors import UserError
-from training.config.recipe import Recipe, parse_recipe
+from training.config import recipe as config
+from training.config.recipe import parse_recipe
 
 
 @pytest.fixture
 def parse(tmp_path):
     """parse(text of the file, *command line) -> Recipe; on the CPU wherever the tests run."""
 
-    def parse(text: str, *overrides: str) -> Recipe:
+    def parse(text: str, *overrides: str) -> config.Recipe:
         path = tmp_path / "mine.yaml"
         path.write_text(text, encoding="utf-8")
         return parse_recipe([str(path), "--use_cpu=true", *overrides])
@@ -21,8 +22,6 @@ def parse(tmp_path):
 
 @pytest.fixture
 def refused(parse):
-    """refused(text of the file, *command line) -> the one line that it is refused with."""
-
     def refused(text: str, *overrides: str) -> str:
         with pytest.raises(UserError) as error:
             parse(text, *overrides)

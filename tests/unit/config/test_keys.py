@@ -10,6 +10,42 @@ from training.config.keys import FREE_KEYS, REMOVED, TAKEN_AWAY, as_argv, withou
 from training.config.recipe import known_keys
 
 
+def test_a_bare_no_is_a_strategy(parse):
+    recipe = parse("eval_strategy: no\nsave_strategy: no\nload_best_model_at_end: false\n")
+    assert recipe.training.eval_strategy == "no"
+    assert recipe.training.save_strategy == "no"
+    assert recipe.training.load_best_model_at_end is False
+
+
+def test_null_leaves_the_default(parse):
+    recipe = parse("learning_rate: null\nmodel: null\noutput_dir: null\nsplit_seed: null\n")
+    assert recipe.training.learning_rate == TrainingArguments.learning_rate
+    assert recipe.model.model is None
+    assert recipe.training.output_dir == "runs/mine"
+    assert recipe.data.split_seed == 0
+
+
+def test_null_on_the_command_line_takes_back_the_file(parse):
+    # The refusal of model with model_config tells people to write `model: null`.
+    for words in (["--model", "null"], ["--model=null"]):
+        recipe = parse("model: user/name\n", *words, "--model_config", '{"hidden_size": 48}')
+        assert recipe.model.model is None and recipe.values["model"] is None
+    words = ["--model", "user/name", "--model_config", "null"]
+    recipe = parse("model_config: {hidden_size: 48}\n", *words)
+    assert recipe.model.model == "user/name" and recipe.values["model_config"] is None
+    text = "ema_decay: 0.99\nimage_size: 64\nearly_stopping_patience: 3\nlearning_rate: 1e-3\n"
+    words = ["--ema_decay", "null", "--image_size=null", "--early-stopping-patience", "null"]
+    recipe = parse(text, *words, "--learning_rate=null", "--seed", "3")
+    assert (recipe.extensions.ema_decay, recipe.model.image_size) == (None, None)
+    assert recipe.values["ema_decay"] is None and recipe.training.seed == 3
+    assert recipe.training.early_stopping_patience is None
+    assert recipe.training.learning_rate == TrainingArguments.learning_rate
+
+
+def test_null_does_not_hide_an_unknown_key(refused):
+    assert "unknown key ema_deca (the command line)" in refused("", "--ema_deca", "null")
+
+
 @pytest.mark.parametrize("key", sorted(REMOVED))
 def test_removed_keys_name_their_successor(refused, key):
     for message in (refused(f"{key}: 1"), refused("", f"--{key}=1"), refused("", f"--{key}", "1")):
@@ -36,13 +72,13 @@ def test_a_taken_away_key_is_refused_even_when_false(refused):
     assert "mixed_precision" in refused("bf16: false")
 
 
+# ---- as words of a command line ----------------------------------------------------------------
+
+
 def test_no_key_is_both_accepted_and_refused():
     assert not known_keys() & (TAKEN_AWAY.keys() | REMOVED.keys())
     assert not TAKEN_AWAY.keys() & REMOVED.keys()
     assert known_keys() >= FREE_KEYS
-
-
-# ---- as words of a command line ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

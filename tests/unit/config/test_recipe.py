@@ -5,14 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import TrainingArguments
 
 from training.common.arguments import keys_of
 from training.common.errors import UserError
 from training.config import recipe as config
 from training.config.keys import FREE_KEYS, TAKEN_AWAY
 from training.config.recipe import parse_recipe
-from training.engine.training_arguments import FineTuningArguments, check_world_size
 
 # ---- what is accepted -------------------------------------------------------------------------
 
@@ -63,47 +61,6 @@ def test_lists(parse):
     assert parse("", "--crop_scale", "0.3", "1").augmentation.crop_scale == [0.3, 1.0]
 
 
-def test_a_nested_model_config(parse):
-    wanted = {"hidden_size": 48, "hidden_act": "gelu"}
-    assert parse("model_config:\n  hidden_size: 48\n  hidden_act: gelu\n").model.model_config == (
-        wanted
-    )
-    assert parse("", "--model_config", json.dumps(wanted)).model.model_config == wanted
-    assert parse("", f"--model_config={json.dumps(wanted)}").model.model_config == wanted
-
-
-def test_a_bare_no_is_a_strategy(parse):
-    recipe = parse("eval_strategy: no\nsave_strategy: no\nload_best_model_at_end: false\n")
-    assert recipe.training.eval_strategy == "no"
-    assert recipe.training.save_strategy == "no"
-    assert recipe.training.load_best_model_at_end is False
-
-
-def test_null_leaves_the_default(parse):
-    recipe = parse("learning_rate: null\nmodel: null\noutput_dir: null\nsplit_seed: null\n")
-    assert recipe.training.learning_rate == TrainingArguments.learning_rate
-    assert recipe.model.model is None
-    assert recipe.training.output_dir == "runs/mine"
-    assert recipe.data.split_seed == 0
-
-
-def test_null_on_the_command_line_takes_back_the_file(parse):
-    # The refusal of model with model_config tells people to write `model: null`.
-    for words in (["--model", "null"], ["--model=null"]):
-        recipe = parse("model: user/name\n", *words, "--model_config", '{"hidden_size": 48}')
-        assert recipe.model.model is None and recipe.values["model"] is None
-    words = ["--model", "user/name", "--model_config", "null"]
-    recipe = parse("model_config: {hidden_size: 48}\n", *words)
-    assert recipe.model.model == "user/name" and recipe.values["model_config"] is None
-    text = "ema_decay: 0.99\nimage_size: 64\nearly_stopping_patience: 3\nlearning_rate: 1e-3\n"
-    words = ["--ema_decay", "null", "--image_size=null", "--early-stopping-patience", "null"]
-    recipe = parse(text, *words, "--learning_rate=null", "--seed", "3")
-    assert (recipe.extensions.ema_decay, recipe.model.image_size) == (None, None)
-    assert recipe.values["ema_decay"] is None and recipe.training.seed == 3
-    assert recipe.training.early_stopping_patience is None
-    assert recipe.training.learning_rate == TrainingArguments.learning_rate
-
-
 def test_no_model_leaves_the_recipes_revision_behind(parse):
     recipe = parse("model: user/one\nmodel_revision: abc\n", "--model", "null")
     assert (recipe.model.model, recipe.model.model_revision) == (None, None)
@@ -115,10 +72,6 @@ def test_a_recipe_from_scratch_takes_a_model(tmp_path):
     with pytest.raises(UserError, match="--weight_init null"):
         parse_recipe(words)
     assert parse_recipe([*words, "--weight_init", "null"]).model.model == "user/vit"
-
-
-def test_null_does_not_hide_an_unknown_key(refused):
-    assert "unknown key ema_deca (the command line)" in refused("", "--ema_deca", "null")
 
 
 def test_another_model_leaves_the_recipes_revision_behind(parse):
@@ -230,24 +183,6 @@ def test_impossible_values_are_named(refused, key, value):
     assert value in message or str(float(value)) in message
 
 
-@pytest.mark.parametrize("scale", [["0.5"], ["0", "1"], ["0.9", "0.1"], ["0.5", "1.5"]])
-def test_impossible_crop_scales(refused, scale):
-    assert refused("", "--crop_scale", *scale).startswith("crop_scale is [")
-
-
-def test_augmentation_is_off_unless_asked_for(parse):
-    plain = ["crop_scale", "horizontal_flip", "reduced_decoding"]
-    assert list(parse("").augmentation.in_force()) == plain
-    some = parse("mixup: 0.8\nauto_augment: randaugment\n").augmentation.in_force()
-    more = ["auto_augment", "randaugment_num_ops", "randaugment_magnitude", "mixup"]
-    assert list(some) == [*plain, *more, "mix_probability"]
-    assert parse("mixup: 0.8").values["cutmix"] == 0  # the resolved recipe lists every key
-
-
-def test_model_and_model_config_exclude_each_other(refused):
-    assert "model: null" in refused("model: user/name\nmodel_config: {hidden_size: 48}\n")
-
-
 def test_what_transformers_refuses_is_one_line(refused):
     assert "SchedulerType" in refused("lr_scheduler_type: nope")
     assert "load_best_model_at_end" in refused("eval_strategy: no")
@@ -276,34 +211,6 @@ def test_files_that_are_no_recipe(refused, tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"dataset: caf\xe9\n")
     with pytest.raises(UserError, match="is not YAML"):
         parse_recipe([str(tmp_path / "latin.yaml")])
-
-
-@pytest.mark.parametrize("argv", [[], ["--seed", "1"]])
-def test_no_recipe_lists_them(argv):
-    with pytest.raises(UserError, match="which recipe.*vit_base_food101"):
-        parse_recipe(argv)
-
-
-# ---- the world size ----------------------------------------------------------------------------
-
-
-def test_the_world_size_guard():
-    check_world_size(1, 1, 0)
-    check_world_size(4, 4, 1)
-    with pytest.raises(UserError, match="started 2 processes but torch sees a world of 1.*USE_CPU"):
-        check_world_size(2, 1, 0)
-    with pytest.raises(UserError, match="one process sees 4 GPUs"):
-        check_world_size(1, 1, 4)
-
-
-def test_a_launcher_that_torch_does_not_see_is_refused(monkeypatch):
-    """A multi-GPU configuration on a machine without GPUs trains twice into one folder."""
-    monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)
-    monkeypatch.setattr(TrainingArguments, "world_size", 1)
-    monkeypatch.setattr(TrainingArguments, "n_gpu", 0)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="the launcher started 2 processes"):
-        FineTuningArguments(output_dir="unused")
 
 
 def test_parsing_leaves_no_folder(parse, tmp_path, monkeypatch):

@@ -1,48 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders and parquet files -> splits: columns, labels by name, the slice, the scan."""
+"""A data set as three splits: labels by name, the slice, and what is left out."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
 import datasets
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Value
 
+from tests.unit.data.tables import FOOD101_ORDER, arguments, dishes, hashes, write_parquet
 from tests.unit.toys import LABELS, jpeg, write_image_folder
 from training.common.errors import UserError
-from training.data import loading as data
 from training.data import sample
-from training.data.arguments import DataArguments
 from training.data.loading import align_labels, load_split, load_splits
-from training.data.scan import check_images
-
-FOOD101_ORDER = ["cheesecake", "cheese_plate", "pizza"]
-
-
-def arguments(dataset: object, **values: object) -> DataArguments:
-    return DataArguments(dataset=str(dataset), **{"selection_fraction": 0.25, **values})
-
-
-def hashes(dataset: Dataset) -> list[str]:
-    """What an image is, wherever it lies."""
-    return check_images({"image": dataset["image"]}, 1)["sha256"]
-
-
-def write_parquet(folder: Path, rows: dict[str, list], features: Features) -> Path:
-    """One file for both splits; images go in as bytes."""
-    folder.mkdir(parents=True)
-    dataset = Dataset.from_dict(rows, features=features)
-    # Dataset.to_parquet writes paths unless the files were embedded before.
-    dataset = dataset.with_format("arrow").map(datasets.table.embed_table_storage, batched=True)
-    for split in ("train", "validation"):
-        dataset.with_format(None).to_parquet(folder / f"{split}-00000-of-00001.parquet")
-    return folder
-
-
-def dishes(label_feature: object, labels: list, image: str = "image", label: str = "label"):
-    rows = {image: [{"bytes": jpeg(i), "path": None} for i in range(len(labels))], label: labels}
-    return rows, Features({image: Image(), label: label_feature})
+from training.data.splits import Source, Splits
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +22,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def splits(folder) -> data.Splits:
+def splits(folder) -> Splits:
     return load_splits(arguments(folder))
 
 
@@ -86,21 +57,6 @@ def test_parquet_with_embedded_bytes(tmp_path):
     assert splits.identical_train_test == 12  # both splits were written from the same rows
 
 
-def test_other_column_names(tmp_path):
-    rows, features = dishes(
-        ClassLabel(names=FOOD101_ORDER), [0, 1, 2] * 4, image="photo", label="dish"
-    )
-    rows["note"], features["note"] = ["x"] * 12, Value("string")
-    folder = write_parquet(tmp_path / "data", rows, features)
-    splits = load_splits(arguments(folder, image_column="photo", label_column="dish"))
-    assert splits.train.column_names == ["image", "label"]
-    for wrong in ({"image_column": "photo"}, {"label_column": "dish"}):
-        with pytest.raises(UserError, match="it has photo, dish, note; set (image|label)_column"):
-            load_splits(arguments(folder, **wrong))
-    with pytest.raises(UserError, match="column note of .* holds no images"):
-        load_splits(arguments(folder, image_column="note", label_column="dish"))
-
-
 def test_one_parquet_file_is_one_split(tmp_path):
     folder = write_parquet(
         tmp_path / "data", *dishes(ClassLabel(names=FOOD101_ORDER), [0, 1, 2] * 4)
@@ -119,12 +75,6 @@ def test_string_labels_are_sorted(tmp_path):
     assert splits.test.dataset["label"][:3] == [1, 0, 2]
 
 
-def test_numbers_without_names_are_refused(tmp_path):
-    folder = write_parquet(tmp_path / "data", *dishes(Value("int64"), [0, 1, 2] * 4))
-    with pytest.raises(UserError, match="column label of .* has numbers without names"):
-        load_splits(arguments(folder))
-
-
 def test_a_missing_split_lists_those_that_are_there(folder):
     with pytest.raises(
         UserError, match="no split test: it has train, validation; set .*test_split"
@@ -137,35 +87,13 @@ def test_reporting_on_the_training_split_is_refused(folder):
         load_splits(arguments(folder, test_split="train"))
 
 
-def test_missing_and_empty_places(tmp_path):
-    with pytest.raises(UserError, match="nowhere does not exist"):
-        load_splits(arguments(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="dataset food101 does not exist: .*user/name"):
-        load_splits(arguments("food101"))
-    (tmp_path / "empty" / "train").mkdir(parents=True)
-    with pytest.raises(UserError, match="empty is empty: put images in"):
-        load_splits(arguments(tmp_path / "empty"))
-    (tmp_path / "images.zip").write_bytes(b"x")
-    with pytest.raises(UserError, match="is a .zip file: give a folder or a .parquet file"):
-        load_splits(arguments(tmp_path / "images.zip"))
-    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
-    with pytest.raises(UserError, match="broken.parquet cannot be read"):
-        load_splits(arguments(tmp_path / "broken.parquet"))
-
-
-def test_a_hub_id_that_cannot_be_reached_says_what_to_do(no_network):
-    with pytest.raises(UserError, match="dataset user/food cannot be loaded: .*--dataset PATH"):
-        load_splits(arguments("user/food"))
-    assert no_network == []  # offline means that nobody was asked
-
-
 def test_the_sample(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(sample, "IMAGES_PER_CLASS", {"train": 2, "validation": 1})
     splits = load_splits(arguments("sample", selection_fraction=0.5))
     assert (len(splits.train), len(splits.selection), len(splits.test)) == (10, 10, 10)
     assert splits.label_names == sample.SAMPLE_LABELS
-    assert splits.source == data.Source("sample", "sample", None)
+    assert splits.source == Source("sample", "sample", None)
 
 
 # ---- labels -----------------------------------------------------------------------------------
@@ -297,31 +225,6 @@ def test_nothing_left_is_refused(tmp_path):
         path.write_text("not an image")
     with pytest.raises(UserError, match="split train of .* has no image that can be decoded"):
         load_splits(arguments(root, undecodable_images="skip"))
-
-
-def fingerprint(root: Path) -> str:
-    return load_split(arguments(root), "validation")[1].fingerprint
-
-
-def test_the_fingerprint_is_of_content_and_labels(tmp_path):
-    root = write_image_folder(tmp_path / "a")
-    before = fingerprint(root)
-    for path in root.rglob("*.jpg"):
-        os.utime(path, (1, 1))
-    assert fingerprint(root) == before
-    assert fingerprint(write_image_folder(tmp_path / "b")) == before  # elsewhere, the same data
-    changed = root / "validation" / "pizza" / "0.jpg"
-    changed.write_bytes(jpeg(77))
-    content = fingerprint(root)
-    assert content != before
-    other = write_image_folder(tmp_path / "c", labels=["cheese_plate", "cheesecake", "pizzas"])
-    for new, old in zip(
-        sorted((other / "validation").rglob("*.jpg")),
-        sorted((tmp_path / "b" / "validation").rglob("*.jpg")),
-        strict=True,
-    ):
-        new.write_bytes(old.read_bytes())
-    assert fingerprint(other) != before  # the same pictures under another name
 
 
 def test_identical_images_in_train_and_test_are_counted(tmp_path):

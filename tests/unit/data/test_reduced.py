@@ -1,19 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reduced training images: what is written, what names a cache, and what training does with it."""
 
-import io
 import json
-import multiprocessing
-from pathlib import Path
 
 import datasets
-import numpy as np
 import pytest
 from datasets import Dataset, load_dataset
-from PIL import Image, JpegImagePlugin
 
 from inference.food_classification import decode_image
-from tests.unit.pictures import encode, exif, photo
 from tests.unit.toys import LABELS, images, jpeg, originals, tiny_network, write_image_folder
 from training.cli import main as cli
 from training.common.errors import UserError
@@ -22,44 +16,11 @@ from training.data.arguments import DataArguments
 from training.data.loading import load_split, load_splits
 from training.data.reduced import find_or_build
 from training.data.shards import reduce_short_side
-from training.run import folder as run
+from training.data.splits import encoded_bytes
+from training.run.record import warn_of_small_images
 
 pytestmark = pytest.mark.usefixtures("place")
 SHORT = 20  # the pictures of the folder are 40 x 36
-FORK = multiprocessing.get_context("fork")
-
-
-def difference(a: Image.Image, b: Image.Image) -> float:
-    return np.abs(np.asarray(a, int) - np.asarray(b, int)).mean()
-
-
-# ---- one image --------------------------------------------------------------------------------
-
-
-def test_what_is_written_for_an_image():
-    picture = photo(48, 64)
-    written = Image.open(io.BytesIO(reduce_short_side(encode(picture, "PNG"), 24)))
-    reference = encode(picture.resize((32, 24), Image.Resampling.BICUBIC), quality=90)
-    assert (written.format, written.mode, written.size) == ("JPEG", "RGB", (32, 24))
-    assert difference(written, Image.open(io.BytesIO(reference))) < 1
-    assert JpegImagePlugin.get_sampling(written) == 2  # 4:2:0
-    assert written.quantization == Image.open(io.BytesIO(reference)).quantization
-
-
-def test_an_image_is_written_upright():
-    picture = photo(48, 64)
-    data = reduce_short_side(encode(picture, exif=exif(6), quality=95), 24)
-    written = Image.open(io.BytesIO(data))
-    upright = encode(picture.transpose(Image.Transpose.ROTATE_270), quality=95)
-    assert written.size == (24, 32) and not written.getexif()
-    assert difference(written, Image.open(io.BytesIO(reduce_short_side(upright, 24)))) < 4
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_an_image_that_is_not_larger_keeps_its_bytes(kind):
-    data = encode(photo(24, 64), kind)
-    assert reduce_short_side(data, 24) is data and reduce_short_side(data, 500) is data
-    assert reduce_short_side(data, 23) != data
 
 
 # ---- a whole cache ----------------------------------------------------------------------------
@@ -147,8 +108,7 @@ def arguments(dataset: object, **values: object) -> DataArguments:
 
 
 def content(dataset: Dataset) -> list[bytes]:
-    found = [row["image"] for row in dataset]
-    return [i["bytes"] if i["bytes"] is not None else Path(i["path"]).read_bytes() for i in found]
+    return [encoded_bytes(row["image"]) for row in dataset]
 
 
 def test_only_training_images_are_reduced_and_the_rows_are_the_same(dishes):
@@ -189,9 +149,7 @@ def test_a_short_side_below_the_models_size_is_said(dishes, caplog):
     network = tiny_network()  # 32 pixels
     for short_side, count in ((None, 0), (32, 0), (31, 1)):
         caplog.clear()
-        run.warn_of_small_images(
-            load_splits(arguments(dishes, train_short_side=short_side)), network
-        )
+        warn_of_small_images(load_splits(arguments(dishes, train_short_side=short_side)), network)
         assert len(caplog.messages) == count
     assert "train_short_side 31 is below the model's 32 pixels" in caplog.text
 

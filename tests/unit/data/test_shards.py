@@ -1,228 +1,172 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Caches that are damaged, that nobody finished, or that two processes want at once."""
+"""One image, one shard and many: what is written, and what a damaged file says."""
 
 import errno
-import logging
-import multiprocessing
+import io
 import os
-import select
-import signal
-import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
-import torch
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageFeature
+from PIL import Image, JpegImagePlugin
 
-from tests.unit.toys import images, originals, write_image_folder
+from tests.unit.pictures import encode, exif, photo
+from tests.unit.toys import LABELS, images, jpeg
 from training.common.errors import UserError
-from training.data import reduced as cache
 from training.data import shards
-from training.data.arguments import DataArguments
-from training.data.loading import load_split
-from training.data.reduced import find_or_build
-from training.data.shards import reduce_short_side
-from training.data.splits import Split
+from training.data.shards import (
+    Shard,
+    join_shards,
+    plan_shards,
+    reduce_short_side,
+    schema_of,
+    write_shard,
+    write_shards,
+)
 
-pytestmark = pytest.mark.usefixtures("place")
-SHORT = 20  # the pictures of the folder are 40 x 36
-FORK = multiprocessing.get_context("fork")
-
-
-# ---- half a cache -----------------------------------------------------------------------------
-
-
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
+SHORT = 20  # the pictures are 40 x 36
 
 
-def cut_inside(path: Path) -> None:
-    """The footer is whole: only the recorded size tells."""
-    data = path.read_bytes()
-    path.write_bytes(data[:100] + data[200:])
+@pytest.fixture
+def dataset() -> Dataset:
+    """Ten encoded images; the last is too small to be reduced."""
+    features = Features({"image": ImageFeature(decode=False), "label": ClassLabel(names=LABELS)})
+    encoded = [*(jpeg(i) for i in range(9)), jpeg(9, (18, 30))]
+    rows = [{"bytes": data, "path": f"/private/{i}.jpg"} for i, data in enumerate(encoded)]
+    labels = [i % 3 for i in range(10)]
+    return Dataset.from_dict({"image": rows, "label": labels}, features=features)
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, cut_short, cut_inside])
-def test_a_damaged_shard_is_made_again(split, reduced, damage, caplog):
-    made = find_or_build(split, SHORT)
-    before = images(made.open())
-    reduced.clear()
-    damage(made.folder / "00002-of-00006.parquet")
-    with caplog.at_level(logging.INFO, "training"):
-        again = find_or_build(split, SHORT)
-    assert reduced == originals(split)[8:12]
-    assert "1 of 6 shards are damaged and made again" in caplog.text
-    assert images(again.open()) == before and find_or_build(split, SHORT).was_there
+@pytest.fixture
+def planned(tmp_path, monkeypatch) -> list[Shard]:
+    """Three shards, of 4, 4 and 2 rows, written in groups of 3."""
+    monkeypatch.setattr(shards, "SHARD_ROWS", 4)
+    monkeypatch.setattr(shards, "GROUP_ROWS", 3)
+    return plan_shards(tmp_path, 10)
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, cut_short])
-def test_a_damaged_copy_is_joined_again(split, reduced, damage):
-    made = find_or_build(split, SHORT)
-    before = images(made.open())
-    reduced.clear()
-    damage(made.folder / "mapped.arrow")
-    assert images(find_or_build(split, SHORT).open()) == before and not reduced
+# ---- one image --------------------------------------------------------------------------------
 
 
-def test_a_shard_that_is_found_damaged_while_joining_is_removed(split, place):
-    made = find_or_build(split, SHORT)
-    (made.folder / "mapped.arrow").unlink()
-    shard = made.folder / "00002-of-00006.parquet"
-    data = shard.read_bytes()
-    shard.write_bytes(b"x" * 1000 + data[1000:])
-    with pytest.raises(UserError, match="00002-of-00006.parquet was damaged and is removed"):
-        find_or_build(split, SHORT)
-    assert images(find_or_build(split, SHORT).open())[8:12] == [
-        reduce_short_side(data, SHORT) for data in originals(split)[8:12]
+def difference(a: Image.Image, b: Image.Image) -> float:
+    return np.abs(np.asarray(a, int) - np.asarray(b, int)).mean()
+
+
+# ---- one image --------------------------------------------------------------------------------
+
+
+def test_what_is_written_for_an_image():
+    picture = photo(48, 64)
+    written = Image.open(io.BytesIO(reduce_short_side(encode(picture, "PNG"), 24)))
+    reference = encode(picture.resize((32, 24), Image.Resampling.BICUBIC), quality=90)
+    assert (written.format, written.mode, written.size) == ("JPEG", "RGB", (32, 24))
+    assert difference(written, Image.open(io.BytesIO(reference))) < 1
+    assert JpegImagePlugin.get_sampling(written) == 2  # 4:2:0
+    assert written.quantization == Image.open(io.BytesIO(reference)).quantization
+
+
+def test_an_image_is_written_upright():
+    picture = photo(48, 64)
+    data = reduce_short_side(encode(picture, exif=exif(6), quality=95), 24)
+    written = Image.open(io.BytesIO(data))
+    upright = encode(picture.transpose(Image.Transpose.ROTATE_270), quality=95)
+    assert written.size == (24, 32) and not written.getexif()
+    assert difference(written, Image.open(io.BytesIO(reduce_short_side(upright, 24)))) < 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_image_that_is_not_larger_keeps_its_bytes(kind):
+    data = encode(photo(24, 64), kind)
+    assert reduce_short_side(data, 24) is data and reduce_short_side(data, 500) is data
+    assert reduce_short_side(data, 23) != data
+
+
+# ---- one shard --------------------------------------------------------------------------------
+
+
+def test_the_plan_covers_every_row_once(planned, tmp_path):
+    names = [f"0000{i}-of-00003.parquet" for i in range(3)]
+    assert planned == [
+        Shard(tmp_path / name, first, rows)
+        for name, first, rows in zip(names, (0, 4, 8), (4, 4, 2), strict=True)
     ]
+    assert [shard.rows for shard in plan_shards(tmp_path, 8)] == [4, 4]
+    assert plan_shards(tmp_path, 0) == [] and os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk(split, place, monkeypatch, workers, reduced):
-    """One line; what is whole stays, nothing else does, and it goes on from there."""
-    monkeypatch.setattr(cache, "usable_cores", lambda: workers)
-    real = os.replace
-
-    def replace(source, target):
-        if Path(target).name[:5] in ("00003", "00004", "00005"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(source, target)
-
-    monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(UserError) as error:
-        find_or_build(split, SHORT)
-    message = str(error.value)
-    assert "\n" not in message and "cannot be written (No space left on device): free" in message
-    (where,) = place.iterdir()
-    there = {path.name for path in where.iterdir()}
-    assert there <= {".lock", *(f"0000{i}-of-00006.parquet" for i in range(3))} and len(there) > 1
-    monkeypatch.setattr(os, "replace", real)
-    monkeypatch.setattr(cache, "usable_cores", lambda: 1)
-    reduced.clear()
-    made = find_or_build(split, SHORT)
-    assert len(reduced) == 24 - 4 * (len(there) - 1)
-    assert images(made.open()) == [reduce_short_side(data, SHORT) for data in originals(split)]
+def test_a_shard_describes_itself(dataset, planned):
+    shard = planned[2]
+    assert shard.look() is None
+    assert write_shard(dataset.select([8, 9]), shard, SHORT) == 2
+    small = [reduce_short_side(jpeg(8), SHORT), jpeg(9, (18, 30))]
+    assert shard.look() == {
+        "file": "00002-of-00003.parquet",
+        "rows": 2,
+        "size": shard.path.stat().st_size,
+        "source_bytes": len(jpeg(8)) + len(small[1]),
+        "image_bytes": sum(map(len, small)),
+        "num_kept": 1,
+        "made_with": shards.made_with(),
+    }
+    rows = pq.read_table(shard.path).to_pylist()
+    assert [row["image"] for row in rows] == [
+        {"bytes": small[0], "path": "8.jpg"},
+        {"bytes": small[1], "path": "9.jpg"},
+    ]
+    assert [row["label"] for row in rows] == [2, 0]
+    assert os.listdir(shard.path.parent) == [shard.path.name]
 
 
-def test_a_place_that_cannot_be_used(split, place):
-    place.parent.mkdir()
-    place.write_text("a file in the way")
-    with pytest.raises(UserError, match="cannot be written .*HF_DATASETS_CACHE"):
-        find_or_build(split, SHORT)
+def test_a_shard_of_other_rows_or_no_shard_at_all(dataset, planned):
+    write_shard(dataset.select([8, 9]), planned[2], SHORT)
+    assert Shard(planned[2].path, 0, 4).look() is None
+    data = planned[2].path.read_bytes()
+    for damaged in (data[:-5], b"", b"PAR1"):
+        planned[2].path.write_bytes(damaged)
+        assert planned[2].look() is None
+    pq.write_table(pq.read_table(io.BytesIO(data)).replace_schema_metadata(), planned[2].path)
+    assert planned[2].look() is None  # the rows are right, but nobody knows what was done to them
 
 
-def test_an_image_that_went_away(tmp_path):
-    root = write_image_folder(tmp_path / "dishes")
-    one = load_split(DataArguments(dataset=str(root)), "train")[1]
-    gone = root / "train" / "cheesecake" / "1.jpg"
-    gone.unlink()
-    with pytest.raises(UserError) as error:
-        find_or_build(one, SHORT)
-    assert f"image 5 of the training split ({gone})" in str(error.value)
-
-
-def test_a_worker_that_is_killed(split, monkeypatch):
-    monkeypatch.setattr(cache, "usable_cores", lambda: 2)
-    monkeypatch.setattr(
-        shards, "reduce_short_side", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+def test_an_image_that_cannot_be_read_any_more_is_named_by_its_row(dataset, planned):
+    broken = dataset.select([0]).map(
+        lambda row: {"image": {"bytes": b"x", "path": "a.jpg"}}, features=dataset.features
     )
-    with pytest.raises(UserError, match="was killed .*run the same command again"):
-        find_or_build(split, SHORT)
+    with pytest.raises(UserError, match=r"^image 4 of the training split \(a.jpg\) could be read"):
+        write_shard(broken, Shard(planned[1].path, 4, 1), SHORT)
+    assert os.listdir(planned[1].path.parent) == []
 
 
-def test_the_progress_line(caplog, split):
-    with caplog.at_level(logging.INFO, "training"):
-        cache._log_progress(iter([4, 4, 4]), 12, every_seconds=0)
-    lines = caplog.text.splitlines()
-    assert len(lines) == 2 and "reduced 4 of 12 images, " in lines[0] and " s left" in lines[0]
+# ---- many shards ------------------------------------------------------------------------------
 
 
-# ---- several processes ------------------------------------------------------------------------
+def test_the_joined_file_has_the_rows_in_order(dataset, planned, tmp_path):
+    assert list(write_shards(dataset, planned, SHORT, workers=1)) == [4, 4, 2]
+    join_shards(planned, tmp_path / "mapped.arrow", schema_of(dataset))
+    joined = Dataset.from_file(str(tmp_path / "mapped.arrow"))
+    assert joined.features["label"].names == LABELS and joined["label"] == dataset["label"]
+    undecoded = joined.cast_column("image", ImageFeature(decode=False))
+    assert images(undecoded) == [reduce_short_side(data, SHORT) for data in images(dataset)]
 
 
-def until(condition, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
+def test_a_shard_that_is_damaged_when_it_is_joined_is_removed(dataset, planned, tmp_path):
+    list(write_shards(dataset, planned, SHORT, workers=1))
+    planned[1].path.write_bytes(b"x")
+    with pytest.raises(UserError, match="00001-of-00003.parquet was damaged and is removed: run"):
+        join_shards(planned, tmp_path / "mapped.arrow", schema_of(dataset))
+    assert sorted(os.listdir(tmp_path)) == [planned[0].path.name, planned[2].path.name]
 
 
-def build(split: Split, log: Path, cores: int, wait: Path | None, limit: int = 0) -> None:
-    """In a process of its own: note what is said and reduced; pause after `limit` images."""
-    torch.set_num_threads(1)
-    handler = logging.FileHandler(log)
-    logging.getLogger("training").addHandler(handler)
-    logging.getLogger("training").setLevel(logging.INFO)
-    notes, real = log.with_suffix(".reduced"), reduce_short_side
+def test_a_full_disk_leaves_nothing_of_the_joined_file(dataset, planned, tmp_path, monkeypatch):
+    list(write_shards(dataset, planned, SHORT, workers=1))
 
-    def slow(data: bytes, short_side: int) -> bytes:
-        with notes.open("a") as file:
-            file.write(f"{os.getpid()}\n")
-        while wait and not wait.exists() and len(notes.read_text().splitlines()) > limit:
-            time.sleep(0.01)
-        return real(data, short_side)
+    def fail(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    shards.reduce_short_side = slow
-    cache.usable_cores = lambda: cores
-    find_or_build(split, SHORT)
-
-
-def reduced_by(log: Path) -> list[str]:
-    notes = log.with_suffix(".reduced")
-    return notes.read_text().split() if notes.exists() else []
-
-
-def stop(process: multiprocessing.Process, log: Path) -> None:
-    for pid in {process.pid, *map(int, reduced_by(log))}:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    process.join(10)
-
-
-def test_two_at_once_one_builds(split, tmp_path):
-    first, second, go = tmp_path / "1.log", tmp_path / "2.log", tmp_path / "go"
-    one = FORK.Process(target=build, args=(split, first, 1, go))
-    two = FORK.Process(target=build, args=(split, second, 1, None))
-    try:
-        one.start()
-        until(lambda: reduced_by(first))
-        two.start()
-        until(lambda: second.exists() and "waiting for it" in second.read_text())
-        go.touch()
-        for process in (one, two):
-            process.join(30)
-        assert (one.exitcode, two.exitcode) == (0, 0)
-    finally:
-        stop(one, first)
-        if two.pid:
-            stop(two, second)
-    assert len(reduced_by(first)) == 24 and reduced_by(second) == []
-    assert second.read_text().count("\n") == 1
-    assert find_or_build(split, SHORT).was_there
-
-
-def test_killed_in_the_middle_and_continued(split, tmp_path, place, reduced):
-    """Its workers end too: they would hold the lock, and memory, for ever."""
-    log, never = tmp_path / "1.log", tmp_path / "never"
-    alive, held = os.pipe()  # every process below holds the writing end: it ends with the last
-    process = FORK.Process(target=build, args=(split, log, 2, never, 11))
-    try:
-        process.start()
-        os.close(held)
-        until(lambda: len(reduced_by(log)) >= 12)  # one waits now, in the middle of a shard
-        os.kill(process.pid, signal.SIGKILL)
-        readable, _, _ = select.select([alive], [], [], 20)
-        assert readable, "a worker outlived its parent"
-    finally:
-        os.close(alive)
-        stop(process, log)
-    (where,) = place.iterdir()
-    whole = list(where.glob("0*.parquet"))
-    assert whole and not (where / "cache.json").exists()
-    assert list(where.glob(".0*"))  # what was being written
-    made = find_or_build(split, SHORT)
-    assert len(reduced) == 24 - 4 * len(whole)
-    assert not list(where.glob(".0*"))
-    reduced.clear()
-    assert images(made.open()) == [reduce_short_side(data, SHORT) for data in originals(split)]
+    monkeypatch.setattr(shards.os, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        join_shards(planned, tmp_path / "mapped.arrow", schema_of(dataset))
+    assert len(os.listdir(tmp_path)) == 3

@@ -18,7 +18,6 @@ from training.model.head import head_of
 from training.probe import trainer as probe
 from training.probe.arguments import ProbeArguments
 from training.probe.features import image_features
-from training.probe.heads import copy_head
 from training.probe.phases import build_probe
 from training.probe.trainer import ProbeTrainer, best_rate, scaled_rate
 
@@ -62,13 +61,6 @@ def test_a_schedule_with_a_lowest_rate_falls(probe_for, splits):
     last = [group["lr"] for group in probe.optimizer.param_groups]
     share = 1e-3 / probe.args.learning_rate
     assert last == pytest.approx([rate * share for rate in first]) and share < 0.1
-
-
-def test_a_head_for_something_else_is_refused():
-    network = tiny_network()
-    values = {"weight": torch.zeros(5, 32), "bias": torch.zeros(5)}
-    with pytest.raises(UserError, match="for 5 labels and 32 features, the network's for 3 and 32"):
-        copy_head(values, network)
 
 
 # ---- training ---------------------------------------------------------------------------------

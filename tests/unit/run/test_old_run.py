@@ -10,9 +10,8 @@ import pytest
 from tests.unit.old_run import FIXTURES, RUN, restore_release, restore_run, write_old_place
 from training.cli.main import main
 from training.common.errors import UserError
-from training.config.keys import FREE_KEYS
-from training.config.recipe import default_values, known_keys, parse_recipe
-from training.hub.contents import FILES, check_release
+from training.config.recipe import parse_recipe
+from training.hub.contents import check_release
 from training.hub.release import load_back
 from training.run.folder import Run
 
@@ -78,7 +77,7 @@ def test_the_card_is_rendered(name, capsys):
 
 def test_it_is_released(tmp_path):
     assert main(["release", RUN, "--output", str(tmp_path / "out")]) == 0
-    assert set(check_release(tmp_path / "out")) == set(FILES)
+    assert check_release(tmp_path / "out").keys() == read(f"{RELEASE}/release.json").keys()
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert weights == Path(RUN, "model", "model.safetensors").read_bytes()
 
@@ -91,7 +90,7 @@ def test_its_release_can_be_pushed(capsys):
     check_release(Path(RELEASE))
     assert main(["push", RELEASE, "--repo_id", "user/dishes", "--dry_run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert {line.split()[-1] for line in lines} == set(FILES)
+    assert {line.split()[-1] for line in lines} == read(f"{RELEASE}/release.json").keys()
 
 
 def test_it_is_compared_with_its_release(capsys):
@@ -157,13 +156,3 @@ def test_keys_that_came_later_may_not_change_it(open_run, unfinished, word, said
     with pytest.raises(UserError) as error:
         open_run(unfinished, "--resume_from_checkpoint", "last", word)
     assert f"holds another run ({said})" in str(error.value)
-
-
-def test_the_defaults_are_what_an_empty_recipe_gives(tmp_path):
-    """Else the key that a record lacks would be taken for another value."""
-    (tmp_path / "empty.yaml").touch()
-    values = parse_recipe([str(tmp_path / "empty.yaml")]).values
-    defaults = default_values()
-    assert known_keys() <= defaults.keys()
-    named = {key: value for key, value in values.items() if key not in FREE_KEYS}
-    assert named == {key: defaults[key] for key in named}
