@@ -12,7 +12,7 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.compare.scored import ScoredRun, check_same_images, fact, load_scored
-from training.config.keys import FREE_KEYS
+from training.config.keys import FREE_KEYS, default_values
 from training.evaluation.intervals import mcnemar_exact, paired_interval
 
 METHOD = (
@@ -186,7 +186,8 @@ def _seed_note(scored: list[ScoredRun]) -> str:
 
 def _recipe(scored: ScoredRun) -> str:
     """Make a text that is the same for two runs of one recipe and one data set, whatever the seed."""
-    recipe = fact(scored, "run.recipe")
+    # An older record lacks the keys that came later; such a run went as with their defaults.
+    recipe = default_values() | fact(scored, "run.recipe")
     kept = {key: value for key, value in recipe.items() if key not in NOT_THE_RECIPE}
     data = [fact(scored, f"run.data.{key}") for key in ("dataset", "train_fingerprint")]
     return repr((sorted(kept.items()), data, origin(scored)))

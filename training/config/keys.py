@@ -1,12 +1,37 @@
-"""Keys that a recipe may not have, keys that a resumption may change, and keys as words.
+"""Keys that a recipe may not have, keys that a resumption may change, defaults, and keys as words.
 
 Nothing heavy is imported: the help of `food101 train` and `food101 compare` read these tables.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
+
+from training.common.arguments import default_of
+from training.data.arguments import DataArguments
+from training.engine.arguments import (
+    ExtensionArguments,
+    LossArguments,
+    MethodArguments,
+    TrainerKeys,
+)
+from training.input.arguments import Augmentation
+from training.model.arguments import ModelArguments
+from training.probe.arguments import ProbeArguments
+
+# Classes with keys of this project; FineTuningArguments has the fields of TrainerKeys.
+_CLASSES = (
+    DataArguments,
+    ModelArguments,
+    Augmentation,
+    LossArguments,
+    MethodArguments,
+    ProbeArguments,
+    ExtensionArguments,
+    TrainerKeys,
+)
 
 # Keys of TrainingArguments that this project takes away, with what to do instead.
 _PRECISION = (
@@ -81,6 +106,16 @@ FREE_KEYS = {
     "torch_compile_backend",
     "torch_compile_mode",
 }
+
+
+def default_values() -> dict[str, Any]:
+    """Map every key of this project to its default.
+
+    A run of an older version, which did not know a key yet, went as with this value.
+    """
+    return {
+        field.name: default_of(field) for kind in _CLASSES for field in dataclasses.fields(kind)
+    }
 
 
 def without_nulls(overrides: list[str]) -> tuple[list[str], list[str]]:

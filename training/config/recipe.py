@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
-from training.common.arguments import default_of
 from training.common.errors import UserError
 from training.config.checks import check_method, check_mixing
 from training.config.keys import REMOVED, TAKEN_AWAY, as_argv, without_nulls
@@ -122,19 +121,6 @@ def read_recipe(name: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe: it must be `key: value` lines")
     return {str(key): value for key, value in values.items()}
-
-
-def default_values() -> dict[str, Any]:
-    """Map every key of this project to its default.
-
-    A run of an older version, which did not know a key yet, went as with this value.
-    """
-    return {
-        field.name: default_of(field)
-        for kind in CLASSES
-        for field in dataclasses.fields(kind)
-        if "key" in field.metadata
-    }
 
 
 def known_keys() -> set[str]:

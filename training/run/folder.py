@@ -29,8 +29,8 @@ from training.common.errors import UserError
 from training.common.files import read_json, write_json
 from training.common.locks import lock_folder
 from training.common.machine import now, versions
-from training.config.keys import FREE_KEYS
-from training.config.recipe import Recipe, default_values
+from training.config.keys import FREE_KEYS, default_values
+from training.config.recipe import Recipe
 from training.data.splits import Splits, encoded_bytes
 from training.engine.callbacks import clock
 from training.engine.checkpoints import find_checkpoints, is_begun, probe_result

@@ -107,6 +107,18 @@ def test_seeds_of_one_recipe_are_recognised(pair, tmp_path):
     assert "DIFFERENT" not in found
 
 
+def test_keys_that_came_later_make_no_other_recipe(pair, tmp_path):
+    """The first run's record has one key; a newer version writes down every key."""
+    recipe = {"learning_rate": 2e-4, "layer_decay": 1.0, "ema_decay": None}
+    found = notes_of(pair, tmp_path, run__recipe=recipe | {"crop_scale": [0.08, 1.0]})
+    assert "1 recipe, up to 2 runs of one" in found
+
+
+def test_keys_that_came_later_tell_recipes_apart(pair, tmp_path):
+    recipe = {"learning_rate": 2e-4, "layer_decay": 0.75}
+    assert notes_of(pair, tmp_path, run__recipe=recipe).startswith("ONE RUN OF EACH")
+
+
 def test_one_run_or_none_there(pair):
     with pytest.raises(UserError, match="1 run given: give two or more"):
         compare_runs([pair[0]])

@@ -8,7 +8,8 @@ import pytest
 from training.common.arguments import default_of
 from training.common.errors import UserError
 from training.config.checks import check_method
-from training.config.recipe import default_values, known_keys
+from training.config.keys import default_values
+from training.config.recipe import known_keys
 from training.engine.arguments import ExtensionArguments
 from training.input.arguments import Augmentation
 

@@ -9,7 +9,7 @@ import pytest
 from training.common.arguments import keys_of
 from training.common.errors import UserError
 from training.config import recipe as config
-from training.config.keys import FREE_KEYS, TAKEN_AWAY
+from training.config.keys import FREE_KEYS, TAKEN_AWAY, default_values
 from training.config.recipe import parse_recipe
 
 # ---- what is accepted -------------------------------------------------------------------------
@@ -25,7 +25,7 @@ def test_an_empty_file_is_a_recipe_of_defaults(parse):
 
 def test_the_defaults_are_what_an_empty_file_gives(parse):
     """Else a run of a version that did not know a key would be taken for another one."""
-    defaults = config.default_values()
+    defaults = default_values()
     assert {name for kind in config.CLASSES for name in keys_of(kind)} == defaults.keys()
     values = {key: value for key, value in parse("").values.items() if key not in FREE_KEYS}
     assert values == {key: defaults[key] for key in values}
