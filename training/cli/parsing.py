@@ -1,4 +1,4 @@
-"""Make and name what the verbs' parsers have in common."""
+"""Parse the options of verbs: what their parsers have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of a recipe that need more than one class of arguments."""
+"""Check what one class of arguments cannot: keys of a recipe that do not fit each other."""
 
 from __future__ import annotations
 

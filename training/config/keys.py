@@ -1,4 +1,4 @@
-"""Keys that a recipe may not have, keys that a resumption may change, defaults, and keys as words.
+"""List keys that a recipe may not have or a resumption may change, and defaults; write keys as words.
 
 Nothing heavy is imported: the help of `food101 train` and `food101 compare` read these tables.
 """
@@ -111,7 +111,7 @@ FREE_KEYS = {
 def default_values() -> dict[str, Any]:
     """Map every key of this project to its default.
 
-    A run of an older version, which did not know a key yet, went as with this value.
+    A run of an older version, which did not know a key yet, ran as it does with the default.
     """
     return {
         field.name: default_of(field) for kind in _CLASSES for field in dataclasses.fields(kind)

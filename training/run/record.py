@@ -277,7 +277,7 @@ def package_sources(package: str) -> dict[str, bytes]:
 
 
 def trained_line(facts: dict[str, Any], num_parameters: int) -> str:
-    """Say which share of the parameters LoRA trains, for the line that a run starts with; "" without LoRA.
+    """Say how many parameters LoRA trains, for the line that a run starts with; "" without LoRA.
 
     Args:
         facts: the block "training" of run.json.

@@ -2,6 +2,7 @@
 """The run folder: when it may be used, what is resumed, and what is written down."""
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -200,3 +201,24 @@ def test_a_folder_that_another_process_uses(tmp_path):
     assert "in use by another process" in done.stdout, done.stderr
     held.release()
     lock_run(tmp_path).release()
+
+
+# ---- stages -----------------------------------------------------------------------------------
+
+
+def test_a_stage_is_measured_and_said(open_run, tmp_path, caplog):
+    run = open_run(tmp_path / "new")
+    with caplog.at_level(logging.INFO, "training"):
+        with run.stage("data"):
+            assert run.seconds == {}
+        with pytest.raises(KeyboardInterrupt), run.stage("train"):
+            raise KeyboardInterrupt
+    assert run.seconds.keys() == {"data"} and 0 <= run.seconds["data"] < 5
+    (said,) = caplog.messages
+    assert said.startswith("data: ")
+
+
+def test_the_main_process_does_what_is_done_once(open_run, tmp_path):
+    done = []
+    open_run(tmp_path / "new").on_main(lambda *words: done.append(words), "a", 1)
+    assert done == [("a", 1)]
