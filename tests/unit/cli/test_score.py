@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs evaluate and predict; compare has a room of its own."""
+"""The verbs evaluate, compare and predict; what compare counts is tested in its room."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,9 @@ from pathlib import Path
 import datasets
 import pytest
 
+from tests.unit.compare.toy_runs import A, B, write_run
 from tests.unit.toys import jpeg, write_image_folder
+from training.compare import speed, text
 
 
 @pytest.mark.parametrize("top_k", ["0", "-1", "x", "1.5", ""])
@@ -157,3 +159,35 @@ def test_a_split_that_is_not_there(refused, tiny_run):
     assert "has no split test: it has train, validation" in refused(
         "evaluate", tiny_run, "--split", "test"
     )
+
+
+# ---- compare ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path) -> list[Path]:
+    return [write_run(tmp_path / "a", A), write_run(tmp_path / "b", B)]
+
+
+def test_compare_prints_tables_or_json(food101, pair):
+    code, out, err = food101("compare", *pair, "--no_speed")
+    assert (code, err) == (0, "")
+    assert "75.00%" in out and "80.00%" in out and "1 recipe, up to 2 runs of one" in out
+    code, out, _ = food101("compare", *pair, "--no_speed", "--json")
+    report = json.loads(out)
+    assert code == 0 and out.count("\n") == 1 and report["speed"] is None
+    assert [row["name"] for row in report["runs"]] == [str(folder) for folder in pair]
+
+
+def test_compare_measures_speed_as_it_is_told(food101, pair, monkeypatch):
+    seen = []
+    monkeypatch.setattr(speed, "measure_throughput", lambda *asked: seen.append(asked) or "fast")
+    monkeypatch.setattr(text, "render", lambda report: report["speed"])
+    models = [(str(folder), folder) for folder in pair]
+    assert food101("compare", *pair)[:2] == (0, "fast\n")
+    food101("compare", *pair, "--rounds", 3, "--batch_size", 4)
+    assert seen == [(models, 10, None), (models, 3, 4)]
+
+
+def test_compare_needs_two_runs(refused, pair):
+    assert "1 run given: give two or more" in refused("compare", pair[0], "--no_speed")

@@ -8,7 +8,7 @@ import pytest
 from training.run.record import describe_step, input_line, step_line
 
 
-def test_what_was_in_force_is_written_down(tiny_run):
+def test_how_steps_were_computed_is_written_down(tiny_run):
     training = json.loads((tiny_run / "run.json").read_text())["training"]
     assert training["optimizer"] == "adamw_torch_fused"
     assert training["attn_implementation"] == "sdpa"
