@@ -5,10 +5,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.toys import write_recipe
 from training.common.errors import UserError
 from training.config.recipe import parse_recipe
 
 RATES = [0.01, 1.0, 30.0]
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    """A probe of a model that nobody looks for: only the keys are read."""
+    return write_recipe(
+        tmp_path / "tiny.yaml",
+        dataset=tmp_path / "dishes",
+        model=tmp_path / "model",
+        model_config=None,
+        learning_rate=None,
+        tune="linear_probe",
+        num_train_epochs=3,
+        probe_learning_rates=RATES,
+    )
 
 
 def refused(recipe: Path, *words: str) -> str:
