@@ -23,6 +23,21 @@ def recipe(tmp_path) -> Path:
     )
 
 
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    """A probe of a model that nobody looks for: only the keys are read."""
+    return write_recipe(
+        tmp_path / "tiny.yaml",
+        dataset=tmp_path / "dishes",
+        model=tmp_path / "model",
+        model_config=None,
+        learning_rate=None,
+        tune="linear_probe",
+        num_train_epochs=3,
+        probe_learning_rates=RATES,
+    )
+
+
 def refused(recipe: Path, *words: str) -> str:
     with pytest.raises(UserError) as error:
         parse_recipe([str(recipe), *words])
