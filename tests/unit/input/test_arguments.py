@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe's keys about augmentation."""
 
+import math
 import pickle
 
 import pytest
@@ -15,20 +16,43 @@ def test_impossible_crop_scales(scale):
         Augmentation(crop_scale=scale)
 
 
+PROBABILITY = "give a probability"
+ALPHA = "give a number from 0 to 1000; 0 is off"
+JITTER = "give a number from 0 to 10; 0 is off"
+
+
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("key", "value", "cure"),
     [
-        ({"horizontal_flip": 1.5}, "horizontal_flip is 1.5: give a probability"),
-        ({"mixup": 1001.0}, "mixup is 1001.0: give a number from 0 to 1000; 0 is off"),
-        ({"randaugment_num_ops": 15}, "is 15: give 1 to 14, or auto_augment off"),
-        ({"auto_augment": "auto"}, "'auto': give off, randaugment or trivialaugment"),
-        ({"mix_off_epoch": -1}, "mix_off_epoch is -1: give an epoch, or 0 for never"),
+        ("horizontal_flip", 1.5, PROBABILITY),
+        ("random_erasing", 1.1, PROBABILITY),
+        ("mix_probability", 2.0, PROBABILITY),
+        ("mix_switch_probability", -0.5, PROBABILITY),
+        ("mixup", -1.0, ALPHA),
+        ("mixup", 1001.0, ALPHA),
+        ("mixup", math.inf, ALPHA),
+        ("cutmix", 1e308, ALPHA),
+        ("cutmix", math.nan, ALPHA),
+        ("color_jitter", -0.1, JITTER),
+        ("color_jitter", 1e300, JITTER),
+        ("randaugment_num_ops", 0, "give 1 to 14, or auto_augment off"),
+        ("randaugment_num_ops", 15, "give 1 to 14, or auto_augment off"),
+        ("randaugment_magnitude", -1, "give a whole number, 0 to 30"),
+        ("randaugment_magnitude", 31, "give a whole number, 0 to 30"),
+        ("mix_off_epoch", -1, "give an epoch, or 0 for never"),
+        ("reduced_decoding", "always", "give off, strict or loose"),
+        ("auto_augment", "autoaugment", "give off, randaugment or trivialaugment"),
     ],
 )
-def test_impossible_values_are_named(values, message):
+def test_impossible_values_are_named(key, value, cure):
     with pytest.raises(UserError) as error:
-        Augmentation(**values)
-    assert message in str(error.value)
+        Augmentation(**{key: value})
+    assert str(error.value) == f"{key} is {value!r}: {cure}"
+
+
+def test_the_ends_of_the_ranges_are_taken():
+    Augmentation(mixup=1000.0, cutmix=0.0, color_jitter=10.0, random_erasing=1.0)
+    Augmentation(crop_scale=[1.0, 1.0], randaugment_num_ops=14, randaugment_magnitude=30)
 
 
 def test_augmentation_is_off_unless_asked_for():

@@ -12,7 +12,7 @@ def test_a_config_is_a_mapping_as_json():
     text = '{"hidden_size": 48, "hidden_act": "gelu"}'
     assert ModelArguments(model_config=text).model_config == wanted
     assert ModelArguments(model_config=wanted).model_config == wanted
-    for wrong in ("[1]", "hidden_size: 48", "3"):
+    for wrong in ("[1]", "hidden_size: 48", "3", "{"):
         with pytest.raises(UserError, match="^model_config is '.*': give a mapping"):
             json_mapping("model_config", wrong)
 
@@ -27,6 +27,7 @@ def test_model_and_model_config_exclude_each_other():
     [
         ({"image_size": 0}, "image_size is 0: give a number of pixels"),
         ({"head_init_scale": 2.0}, "head_init_scale is 2.0: give 0 to 1"),
+        ({"head_init_scale": float("nan")}, "head_init_scale is nan: give 0 to 1"),
         ({"weight_init": "zeros"}, "weight_init is 'zeros': give normal or mimetic"),
         ({"model": "a/b", "weight_init": "mimetic"}, "mimetic and model a/b: it is for a network"),
     ],
