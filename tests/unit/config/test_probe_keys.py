@@ -9,17 +9,21 @@ from tests.unit.toys import write_recipe
 from training.common.errors import UserError
 from training.config.recipe import parse_recipe
 
+RATES = [0.01, 1.0, 30.0]
+
 
 @pytest.fixture
 def recipe(tmp_path) -> Path:
-    """A recipe of a linear probe; no model is loaded while it is parsed."""
+    """A probe of a model that nobody looks for: only the keys are read."""
     return write_recipe(
         tmp_path / "tiny.yaml",
-        model="user/vit",
+        dataset=tmp_path / "dishes",
+        model=tmp_path / "model",
         model_config=None,
         learning_rate=None,
         tune="linear_probe",
-        probe_learning_rates=[0.01, 1.0, 30.0],
+        num_train_epochs=3,
+        probe_learning_rates=RATES,
     )
 
 

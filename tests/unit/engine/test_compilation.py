@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.unit.toys import (
+    tiny_network,
+    tiny_settings,
     train,
     write_recipe,
 )
@@ -15,6 +17,7 @@ from training.common.errors import UserError
 from training.common.precision import full_float32, tf32
 from training.engine.compilation import trains_in_tf32
 from training.engine.trainer import FoodTrainer
+from training.engine.wiring import build_trainer
 from training.run.record import describe_step
 
 NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
@@ -62,7 +65,11 @@ def test_a_compiled_run_is_the_same_run(dynamo, tiny_run, tiny_data, tmp_path):
         assert all((ours[key] - plain[key]).abs().max() < 1e-4 for key in plain), name
 
 
-def test_a_compiled_run_continues_from_an_uncompiled_checkpoint(dynamo, trainer_for, tmp_path):
+def test_a_compiled_run_continues_from_an_uncompiled_checkpoint(dynamo, splits, tmp_path):
+    def trainer_for(name: str, **values: object) -> FoodTrainer:
+        settings = tiny_settings(tmp_path / name, **values)
+        return build_trainer(tiny_network(num_hidden_layers=1), splits, settings)
+
     plain = trainer_for("plain", num_train_epochs=2, logging_steps=1)
     plain.train()
     compiled = trainer_for(

@@ -15,11 +15,12 @@ from transformers import (
 )
 
 from tests.unit.adapted import LORA, pixels, same, trained_names, weights
-from tests.unit.toys import tiny_network, train, write_recipe
+from tests.unit.toys import tiny_network, tiny_settings, train, write_recipe
 from training.common.errors import UserError
 from training.config.recipe import parse_recipe
 from training.engine.lora import LoRA as Method
 from training.engine.trainer import BaseTrainer, FoodTrainer
+from training.engine.wiring import build_trainer
 from training.model.network import load_network
 
 NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
@@ -138,19 +139,20 @@ def losses(trainer: FoodTrainer) -> list[float]:
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-def test_compiled_or_checkpointed_it_learns_the_same(trainer_for):
+def test_compiled_or_checkpointed_it_learns_the_same(splits, tmp_path):
     torch._dynamo.reset()
-    runs = {}
+    runs, common = {}, {**LORA, **NO_CHECKPOINTS, "logging_steps": 1, "max_steps": 3}
     for key, values in {
         "plain": {},
         "checkpointed": {"gradient_checkpointing": True},
         "compiled": {"torch_compile": True, "torch_compile_backend": "aot_eager"},
     }.items():
-        trainer = trainer_for(key, **LORA, **NO_CHECKPOINTS, **values, logging_steps=1)
+        settings = tiny_settings(tmp_path / key, **common, **values)
+        trainer = build_trainer(tiny_network(num_hidden_layers=1), splits, settings)
         trainer.train()
         runs[key] = losses(trainer), weights(trainer.model)
     torch._dynamo.reset()
-    assert len(runs["plain"][0]) == 4
+    assert len(runs["plain"][0]) == 3
     for key in ("checkpointed", "compiled"):
         assert runs[key][0] == pytest.approx(runs["plain"][0], abs=1e-5), key
         assert runs[key][1].keys() == runs["plain"][1].keys()
