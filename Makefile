@@ -1,6 +1,6 @@
 # make train [RECIPE=sample] [ARGS="--key value"]   train, evaluate, release; sets itself up
 # make test [ARGS="-k words"]                       the whole test-suite; sets itself up
-# make test-unit [ARGS="-k words"]                  the quick part of it: tests/unit
+# make test-unit [ARGS="-k words"]                  the quick part: tests/unit without what is marked slow
 # make lint | make setup | make clean
 
 PYTHON ?= python3
@@ -19,7 +19,7 @@ test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 test-unit: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS) tests/unit
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow' $(ARGS) tests/unit
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -169,6 +169,7 @@ def test_startup(script, photographs, tmp_path, monkeypatch):
     assert names(result, "first label") == {"food101 predict", "stock pipeline, three lines"}
 
 
+@pytest.mark.slow
 def test_gpu_train(script, photographs, tmp_path, monkeypatch):
     result = result_of(script("gpu_train"), photographs, tmp_path, monkeypatch)
     assert names(result, "end to end") >= {"FoodTrainer", "Trainer, example's way"}

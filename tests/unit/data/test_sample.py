@@ -98,6 +98,7 @@ def test_the_tag_brings_the_upright_picture_back(orientation):
     assert np.abs(error).mean() < 6
 
 
+@pytest.mark.slow
 def test_mean_colour_does_not_give_the_class_away(train_rows):
     def means(some_rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
         colours = [np.asarray(opened(row).reduce(8)).mean(axis=(0, 1)) for row in some_rows]

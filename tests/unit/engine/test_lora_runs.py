@@ -139,6 +139,7 @@ def losses(trainer: FoodTrainer) -> list[float]:
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
+@pytest.mark.slow
 def test_compiled_or_checkpointed_it_learns_the_same(splits, tmp_path):
     torch._dynamo.reset()
     runs, common = {}, {**LORA, **NO_CHECKPOINTS, "logging_steps": 1, "max_steps": 3}

@@ -42,6 +42,7 @@ def learn(images: torch.Tensor, labels: torch.Tensor, q: float | None) -> nn.Mod
     return network
 
 
+@pytest.mark.slow
 def test_flipped_labels_are_not_learned_by_heart(drawn):
     """40 % of the training labels are wrong; scored on pictures whose labels are right."""
     images, truth = drawn

@@ -22,6 +22,8 @@ from training.probe.trainer import ProbeTrainer
 
 RATES = [0.01, 1.0, 30.0]
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 @pytest.fixture(autouse=True, scope="module")
 def cache(tmp_path_factory) -> Iterator[None]:

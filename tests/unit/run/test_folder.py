@@ -189,17 +189,18 @@ def test_the_folder_of_a_run(tiny_run):
 
 
 def test_a_folder_that_another_process_uses(tmp_path):
-    held = lock_run(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from training.run.folder import lock_run; "
-        "from training.common.errors import UserError\n"
-        "try: lock_run(Path(sys.argv[1]))\n"
-        "except UserError as error: print(error)"
+        "import sys; from filelock import FileLock\n"
+        "with FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert "in use by another process" in done.stdout, done.stderr
-    held.release()
+    command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="in use by another process: wait for it, or choose"):
+            lock_run(tmp_path)
+        other.stdin.close()
+        other.wait(timeout=60)
     lock_run(tmp_path).release()
 
 

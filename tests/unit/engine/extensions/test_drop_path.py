@@ -147,6 +147,7 @@ def test_recomputed_blocks_drop_the_same_images():
     assert any((grad != 0).any() for grad in one.values())
 
 
+@pytest.mark.slow
 def test_compiled_networks_drop_the_same_images():
     one = gradients(network(0.6, num_hidden_layers=1).train())
     model = network(0.6, num_hidden_layers=1).train()
