@@ -1,4 +1,4 @@
-"""Verbs about images: `cache`."""
+"""The verb about images: `cache`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from training.cli.parsing import add_verb, positive, quiet_libraries
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add the verbs of this module."""
+    """Add the parsers of `cache` to what `add_subparsers` gave."""
     _add_cache(verbs)
 
 
 def cache(args: argparse.Namespace) -> None:
+    """Reduce the training images once; print where they are, how large, and how to train on them.
+
+    Raises:
+        UserError: there is no such data set, split or column, or an image cannot be decoded.
+    """
     quiet_libraries()
     from training.data.arguments import DataArguments
     from training.data.loading import load_split, open_cache

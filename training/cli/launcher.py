@@ -1,4 +1,4 @@
-"""`food101 train`: accelerate launch with what fits the machine."""
+"""Start training under `accelerate launch`, with options that fit the machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from training.common.machine import usable_cores
 
 
 def launch(argv: list[str]) -> int:
-    """Run `training.train` under accelerate and return its exit code."""
+    """Run `training.train` under `accelerate launch`.
+
+    Args:
+        argv: [RECIPE, --key, value, ...].
+
+    Returns:
+        The exit code: 0, or that of the first process that failed.
+
+    Raises:
+        UserError: a launcher has started this process already, and there are several GPUs.
+    """
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -34,7 +44,11 @@ def launch(argv: list[str]) -> int:
 
 
 def machine_options() -> list[str]:
-    """Options of `accelerate launch` for this machine's GPUs, or its CPU."""
+    """Choose the options of `accelerate launch`: a process for each GPU, or one on the CPU.
+
+    Raises:
+        UserError: a launcher has started this process already, and there are several GPUs.
+    """
     import torch
 
     common = ["--num_machines", "1", "--dynamo_backend", "no"]

@@ -1,4 +1,4 @@
-"""The `food101` command: thin verbs; heavy libraries are imported inside each.
+"""The `food101` command: run the verb that the command line names; heavy libraries are imported inside verbs.
 
 A new verb is a function in the module of its subject, its parser in that module's `add_verbs`, and
 nothing here.

@@ -10,13 +10,18 @@ from training.cli.parsing import add_verb, positive, quiet_libraries
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add the verbs of this module."""
+    """Add the parsers of `card`, `release` and `push` to what `add_subparsers` gave."""
     _add_card(verbs)
     _add_release(verbs)
     _add_push(verbs)
 
 
 def card(args: argparse.Namespace) -> None:
+    """Render the model card of a run or release folder; print it, or write it to `--output`.
+
+    Raises:
+        UserError: the folder lacks a file that the card is made from, or holds a damaged one.
+    """
     from training.common.files import write_text
     from training.hub.contents import card_text
 
@@ -36,6 +41,11 @@ def _add_card(verbs: Any) -> None:
 
 
 def release(args: argparse.Namespace) -> None:
+    """Build the folder to publish from a finished run, without network, and load it back.
+
+    Raises:
+        UserError: the run is not finished, or `--output` holds something else.
+    """
     quiet_libraries()
     from training.hub.contents import MANIFEST
     from training.hub.release import release_run
@@ -51,6 +61,13 @@ def _add_release(verbs: Any) -> None:
 
 
 def push(args: argparse.Namespace) -> None:
+    """Upload a release in one commit, download it again and verify it; print the commit.
+
+    With `--dry_run` only SHA-256, size in bytes and name of each file are printed.
+
+    Raises:
+        UserError: the name is malformed, the release is not whole, or the Hub refuses or differs.
+    """
     # Before the libraries are quiet: an upload takes minutes, and keeps the Hub's progress bars.
     from training.hub.staging import stage_files
 

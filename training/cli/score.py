@@ -1,4 +1,4 @@
-"""Verbs that ask a finished model: `evaluate`, `compare`, `predict`."""
+"""Verbs that use a finished model: `evaluate`, `compare`, `predict`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from training.cli.parsing import add_verb, positive, quiet_libraries
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add the verbs of this module."""
+    """Add the parsers of `evaluate`, `compare` and `predict` to what `add_subparsers` gave."""
     _add_evaluate(verbs)
     _add_compare(verbs)
     _add_predict(verbs)
 
 
 def evaluate(args: argparse.Namespace) -> None:
+    """Score a model on a test split and print its metrics; `--output` takes the whole report as JSON.
+
+    Raises:
+        UserError: there is no such model, data set or split, or the labels are not the model's.
+    """
     quiet_libraries()
     from training.evaluation.reevaluate import evaluate_again
 
@@ -53,6 +58,11 @@ def _add_evaluate(verbs: Any) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
+    """Compare runs on the same test images, and how fast they are; print tables, or JSON.
+
+    Raises:
+        UserError: a folder is not a finished run, or the runs answered other test images.
+    """
     quiet_libraries()
     from training.compare.runs import compare_runs
     from training.compare.text import render
@@ -80,6 +90,11 @@ def _add_compare(verbs: Any) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
+    """Label photographs: print a line for each with its best labels, or one JSON array.
+
+    Raises:
+        UserError: there is no such model, or an image is missing or cannot be read.
+    """
     quiet_libraries()
     from inference.apps.predict import predict_images
 

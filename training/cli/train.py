@@ -15,7 +15,10 @@ def train(argv: list[str]) -> int:
         argv: [RECIPE, --key, value, ...].
 
     Returns:
-        The exit code of the launched processes; 2 without a recipe.
+        The exit code of the launched processes; 0 after a help that was asked for; 2 without a recipe.
+
+    Raises:
+        UserError: there is no such recipe.
     """
     if "--help_all" in argv:
         print(help_of_train(every_key=True))
@@ -32,7 +35,11 @@ def train(argv: list[str]) -> int:
 
 
 def help_of_train(every_key: bool = False) -> str:
-    """Describe the usual keys, or every key; the latter imports transformers, which takes seconds."""
+    """Write the help: usage, recipes, and a line for each key with its meaning, default and range.
+
+    Args:
+        every_key: list every key, not only the usual ones; it imports transformers, which takes seconds.
+    """
     from training.config.packaged import packaged_recipes
 
     rooms = [_room(title, kinds, every_key) for title, kinds in _classes().items()]

@@ -1,4 +1,4 @@
-"""Keys of a recipe: default, help text, range and words for the card, written once as a field.
+"""State a key of a recipe once, as a field: default, help text, range and words for the card.
 
     @dataclass
     class LossArguments:
@@ -23,7 +23,7 @@ from training.common.errors import UserError
 
 @dataclass(frozen=True)
 class Key:
-    """What is known of a key beside its name, type and default.
+    """The facts of a recipe's key beside its name, type and default.
 
     Attributes:
         help: what the value means, for `--help`.
@@ -32,7 +32,8 @@ class Key:
         choices: the only texts that are accepted; None accepts any.
         give: what a good value is, in words; None makes the words from the limits or choices.
         note: added to `give`, as ", or leave it out" or " (0.1 to 0.3 is usual)".
-        card: how a model card says that the key is in force, with {} for the value; None is silent.
+        card: how a model card says that the key is not at its default, with {} for the value; None
+            says nothing.
         usual: whether `food101 train --help` shows it, and not only `--help_all`.
     """
 
@@ -49,12 +50,15 @@ class Key:
 
     @property
     def is_limited(self) -> bool:
-        """Whether numbers are compared with a limit."""
+        """Tell whether there is a limit that numbers are compared with."""
         limits = (self.at_least, self.above, self.at_most, self.below)
         return any(limit is not None for limit in limits)
 
     def accepts(self, value: Any) -> bool:
-        """Tell whether a value is within the limits and choices; None, which is unset, always is."""
+        """Tell whether a value is within the limits and choices.
+
+        A list is if all of its elements are; None, which is a key that is not set, always is.
+        """
         if value is None:
             return True
         if isinstance(value, (list, tuple)):
@@ -94,10 +98,15 @@ def _number(limit: float | None) -> str:
 
 
 def key(default: Any, help: str, **facts: Any) -> Any:
-    """Make a dataclass field of a recipe's key; `facts` are the other attributes of `Key`.
+    """Make the dataclass field of a recipe's key.
 
-    A list as default is copied for each instance. The help stands in the metadata under "help" as
-    well, where transformers' HfArgumentParser looks for it.
+    >>> drop_path: float = key(0.0, "rate of the last block", at_least=0, below=1)
+
+    Args:
+        default: the value of a recipe without the key; a list is copied for each instance.
+        help: what the value means. It stands in the metadata under "help" as well, where
+            transformers' HfArgumentParser looks for it.
+        facts: the other attributes of `Key`.
     """
     metadata = {"help": help, "key": Key(help, **facts)}
     if isinstance(default, list):
@@ -106,7 +115,7 @@ def key(default: Any, help: str, **facts: Any) -> Any:
 
 
 def keys_of(arguments: Any) -> dict[str, Key]:
-    """Map the names of a class of arguments, or of an instance, to their `Key`, in their order."""
+    """Map the name of each key of a class of arguments, or of an instance, to its `Key`, in order."""
     fields = dataclasses.fields(arguments)
     return {each.name: each.metadata["key"] for each in fields if "key" in each.metadata}
 
@@ -119,10 +128,10 @@ def default_of(each: dataclasses.Field) -> Any:
 
 
 def check_ranges(arguments: Any) -> None:
-    """Refuse the first value that its key cannot have.
+    """Refuse an instance of a class of arguments with a value out of its key's range.
 
     Raises:
-        UserError: "NAME is VALUE: give WORDS".
+        UserError: for the first such value, as "drop_path is 1.0: give 0 to below 1".
     """
     for name, facts in keys_of(arguments).items():
         value = getattr(arguments, name)
@@ -132,7 +141,7 @@ def check_ranges(arguments: Any) -> None:
 
 
 def cards_of(arguments: Any) -> list[str]:
-    """Say on a card which keys are in force: those with words for it that are not at their default.
+    """Say in words for a card which keys of an instance are not at their default.
 
     >>> cards_of(ExtensionArguments(drop_path=0.1))
     ["stochastic depth up to 0.1"]

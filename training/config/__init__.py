@@ -1,0 +1,1 @@
+"""YAML and command line to a checked recipe: knows no image, no network and no run folder."""

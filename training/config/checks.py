@@ -11,8 +11,8 @@ from training.engine.arguments import ExtensionArguments
 from training.engine.training_arguments import FineTuningArguments
 from training.input.arguments import Augmentation
 
-# What a probe does not do, with the values that say so too. These keys are refused whatever is in
-# force by default, if a recipe names them; see `_off_values` for the others.
+# Keys of what a linear probe does not do, refused if a recipe names them, with the values that are
+# accepted because they say the same. Keys that are refused by their value alone: see `_off_values`.
 _NAMED: dict[str, tuple[Any, ...]] = {
     "weight_decay": (0,),
     "max_grad_norm": (0,),
@@ -26,9 +26,9 @@ _NAMED: dict[str, tuple[Any, ...]] = {
 
 
 def check_mixing(augmentation: Augmentation, args: FineTuningArguments) -> None:
-    """Refuse mixing that would never end as asked, or whose pairs would be torn apart.
+    """Refuse mixing that would never end as asked, or that would tear pairs of images apart.
 
-    Neighbours are mixed, so that both must always be in the same device's batch.
+    Neighbours in a batch are mixed, so that both images of a pair must be in one device's batch.
 
     Raises:
         UserError: the batch of one device is odd, or `mix_off_epoch` is after the last epoch.
@@ -49,14 +49,14 @@ def check_mixing(augmentation: Augmentation, args: FineTuningArguments) -> None:
 
 
 def check_method(values: dict[str, Any], named: set[str]) -> None:
-    """Refuse keys that `tune` leaves without a use; all of them in one line.
+    """Refuse keys that do nothing with the recipe's `tune`; a linear probe's all in one line.
 
     Args:
         values: every key of this project with its value, and those of TrainingArguments in `named`.
         named: the keys that the recipe and the command line give.
 
     Raises:
-        UserError: there is one, or frozen weights would be random ones.
+        UserError: there is such a key, or weights that stay as they are would be random.
     """
     tune = values["tune"]
     if tune != "full" and values["model"] is None:

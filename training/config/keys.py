@@ -1,4 +1,7 @@
-"""Keys that a recipe may not have, keys that a resumption may change, and keys as words."""
+"""Keys that a recipe may not have, keys that a resumption may change, and keys as words.
+
+Nothing heavy is imported: the help of `food101 train` and `food101 compare` read these tables.
+"""
 
 from __future__ import annotations
 
@@ -79,11 +82,19 @@ FREE_KEYS = {
     "torch_compile_mode",
 }
 
-# ---- as words of a command line ----------------------------------------------------------------
-
 
 def without_nulls(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """What is left of the command line, and the keys that it sets to null, as YAML writes it."""
+    """Take the keys out of a command line that it sets to null, as YAML writes None.
+
+    >>> without_nulls(["--model", "null", "--seed", "1"])
+    (["--seed", "1"], ["model"])
+
+    Args:
+        overrides: words after the recipe's name.
+
+    Returns:
+        The other words in their order, and the names of the keys, with underscores.
+    """
     kept, keys, words = [], [], iter(enumerate(overrides))
     for i, word in words:
         key, equals, value = word.partition("=")
@@ -99,7 +110,14 @@ def without_nulls(overrides: list[str]) -> tuple[list[str], list[str]]:
 
 
 def as_argv(key: str, value: Any) -> list[str]:
-    if value is None:  # null leaves the default in force
+    """Write a key and its value from a YAML file as words of a command line.
+
+    None gives no word, so that the default stays; a mapping becomes JSON.
+
+    >>> as_argv("crop_scale", [0.08, 1])
+    ["--crop_scale", "0.08", "1"]
+    """
+    if value is None:
         return []
     if isinstance(value, bool) and key.endswith("_strategy"):
         value = "no" if value is False else "yes"  # YAML reads a bare `no` as false

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Find recipes: those that are installed with the code, and any other file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ RECIPES = Path(training.__file__).parent / "recipes"
 
 
 def packaged_recipes() -> list[str]:
-    """Names of the recipes that are installed with the code."""
+    """List the names of the recipes that are installed with the code, sorted: ["cnn_baseline", ...]."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a packaged recipe or of a path.
+    """Find the file of a recipe.
+
+    Args:
+        name: a packaged name, which comes before a file of that name, or a path.
 
     Raises:
-        UserError: neither; the closest packaged name is suggested.
+        UserError: there is neither; the closest packaged name is suggested.
     """
     names = packaged_recipes()
     path = RECIPES / f"{name}.yaml" if name in names else Path(name)

@@ -1,4 +1,4 @@
-"""The recipe: YAML gives defaults, the command line overrides, everything is typed and strict.
+"""Parse a recipe: YAML gives defaults, the command line overrides, everything is typed and strict.
 
 A recipe is a packaged name (`training/recipes/NAME.yaml`) or a path. Both the file's values and
 the command line go through one argparse parser, so `2e-4` is a number in either place.
@@ -34,9 +34,9 @@ from training.probe.arguments import ProbeArguments
 
 
 class Recipe(NamedTuple):
-    """One run, resolved: its arguments, a class for each subject."""
+    """A recipe with every value resolved: what a run is told, in a class of arguments for each subject."""
 
-    name: str
+    name: str  # of the file, without its folder and ending
     data: DataArguments
     model: ModelArguments
     augmentation: Augmentation
@@ -45,12 +45,13 @@ class Recipe(NamedTuple):
     probe: ProbeArguments
     extensions: ExtensionArguments
     training: FineTuningArguments
-    # Every key of this project, and those of TrainingArguments that were set.
+    # Key -> value, as run.json keeps it: every key of this project, and those of TrainingArguments
+    # that were set.
     values: dict[str, Any]
 
     @property
     def settings(self) -> Settings:
-        """How the network learns from the images."""
+        """Collect the arguments that decide how a network learns from the images."""
         return Settings(self.training, self.augmentation, self.loss, self.method, self.extensions)
 
 
@@ -59,7 +60,14 @@ CLASSES = tuple(kind for kind in get_type_hints(Recipe).values() if dataclasses.
 
 
 def parse_recipe(argv: list[str]) -> Recipe:
-    """`[RECIPE, --key, value, ...]` -> Recipe.
+    """Parse a recipe and what the command line says over it.
+
+    >>> parse_recipe(["sample", "--seed", "1", "--mixup=0.2"]).training.seed
+    1
+
+    Args:
+        argv: [RECIPE, --key, value, ...]; RECIPE is a packaged name or a path. The value `null` takes
+            back what the file says, so that the key has its default.
 
     Raises:
         UserError: unknown recipe or key, removed key, wrong type, impossible value.
@@ -95,7 +103,17 @@ def parse_recipe(argv: list[str]) -> Recipe:
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """Read a packaged recipe or a path; the mapping as YAML gives it."""
+    """Read the file of a recipe.
+
+    Args:
+        name: a packaged name or a path.
+
+    Returns:
+        Its keys and values as YAML reads them, unchecked; {} of an empty file.
+
+    Raises:
+        UserError: there is no such file, or it holds something other than `key: value` lines.
+    """
     path = find_recipe(name)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -107,7 +125,10 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def default_values() -> dict[str, Any]:
-    """Map every key of this project to its default: what a run had that did not know the key yet."""
+    """Map every key of this project to its default.
+
+    A run of an older version, which did not know a key yet, went as with this value.
+    """
     return {
         field.name: default_of(field)
         for kind in CLASSES

@@ -9,7 +9,7 @@ from training.common.arguments import check_ranges, key
 
 @dataclass
 class DataArguments:
-    """Which images are read, and which of them train, select and test."""
+    """The recipe's keys about which images are read, and which of them train, select and test."""
 
     dataset: str = key(
         "ethz/food101",

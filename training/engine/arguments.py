@@ -18,7 +18,7 @@ MAX_RATE = 1e6  # far beyond use; float32 ends much further on
 
 @dataclass(frozen=True)
 class LossArguments:
-    """Which loss is trained on."""
+    """The recipe's keys about the training loss."""
 
     loss: str = key(
         "cross_entropy",
@@ -39,13 +39,13 @@ class LossArguments:
 
     @property
     def generalized_q(self) -> float | None:
-        """q where the generalised cross-entropy is trained on, else None."""
+        """Give q of the generalised cross-entropy; None where the plain cross-entropy is trained on."""
         return self.gce_q if self.loss == "generalized_cross_entropy" else None
 
 
 @dataclass(frozen=True)
 class MethodArguments:
-    """Which weights are trained."""
+    """The recipe's keys about which weights are trained."""
 
     tune: str = key(
         "full",
@@ -88,7 +88,7 @@ class MethodArguments:
 
 @dataclass(frozen=True)
 class ExtensionArguments:
-    """What timm's recipes have beside an optimizer and a schedule; each is off by default."""
+    """The recipe's keys about what timm's recipes have beside optimizer and schedule; all are off by default."""
 
     layer_decay: float = key(
         1.0,

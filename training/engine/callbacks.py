@@ -1,4 +1,4 @@
-"""What listens to Trainer: epochs, a finite loss, extensions, early stopping, progress lines."""
+"""Callbacks that listen to Trainer: epochs, a finite loss, extensions, early stopping, progress lines."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from training.common.errors import UserError
 from training.common.files import write_json
+from training.common.progress import Progress
 from training.engine.extension import Extension
 from training.engine.training_arguments import FineTuningArguments
 from training.input.batch import EpochSampler
@@ -21,21 +22,22 @@ logger = logging.getLogger(__name__)
 
 
 class EpochCallback(TrainerCallback):
-    """Tell the sampler its epoch; accelerate does not reach it after a resume on several ranks."""
+    """Tells the sampler its epoch; accelerate does not reach it after a resume on several ranks."""
 
     def __init__(self, sampler: EpochSampler) -> None:
         self.sampler = sampler
 
     def on_epoch_begin(self, args, state, control, **kwargs) -> None:
+        """Set the epoch that the next optimizer step belongs to."""
         self.sampler.set_epoch(state.global_step // self.sampler.steps_per_epoch)
 
 
 class FiniteLossCallback(TrainerCallback):
-    """Stop at a loss that is not finite, before a checkpoint of it is written.
+    """Stops at a loss that is not finite, before a checkpoint of the damaged weights is written.
 
     Args:
         first_bad_step: asks all processes for the first step whose loss was not finite, -1 for none;
-            it waits for the device.
+            the call waits for the device.
         rate: name and value of the learning rate, for the message.
     """
 
@@ -52,33 +54,42 @@ class FiniteLossCallback(TrainerCallback):
             )
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        """Check where the device is waited for anyway, and nowhere else."""
+        """Check the loss where the device is waited for anyway, and nowhere else.
+
+        Raises:
+            UserError: the loss of an earlier step was not finite.
+        """
         if control.should_log or control.should_save or control.should_evaluate:
             self._check()
 
     on_epoch_end = on_step_end
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
-        """Check the last steps."""
+        """Check the loss of the last steps.
+
+        Raises:
+            UserError: the loss of one of them was not finite.
+        """
         self._check()
 
 
 class ExtensionCallback(TrainerCallback):
-    """Tell the extensions of every optimizer step."""
+    """Tells the extensions that an optimizer step was taken."""
 
     def __init__(self, extensions: Sequence[Extension]) -> None:
         self.extensions = extensions
 
     def on_optimizer_step(self, args, state, control, **kwargs) -> None:
-        """Call `after_step`; Trainer counts the step only afterwards."""
+        """Call each extension's `after_step`; Trainer counts the step only afterwards."""
         for extension in self.extensions:
             extension.after_step(state.global_step + 1)
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """transformers' own; a resumed run goes on counting where the checkpoint was written."""
+    """transformers' early stopping; a resumed run goes on counting from its checkpoint's count."""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Count the scorings since the best one; stop at once if the resumed run had stopped."""
         super().on_train_begin(args, state, control, **kwargs)
         scored = {row["step"] for row in state.log_history if "eval_top1" in row}
         best = state.best_global_step or 0
@@ -88,22 +99,27 @@ class EarlyStopping(EarlyStoppingCallback):
 
 
 class LogCallback(TrainerCallback):
-    """Progress lines with images/s and time left; all logs as JSON beside the TensorBoard files."""
+    """Logs progress lines with images/s and time left; writes log_history.json into the run folder."""
 
     def __init__(self) -> None:
-        self.started, self.last_line, self.scored = 0.0, 0.0, 0
-        self.first_step: int | None = None
+        self.started = 0.0
+        self.first_step: int | None = None  # until the first step has been taken
         self.warm_up = 0.0  # seconds
+        self.scored = 0  # batches of the scoring at hand
+        self.scoring: Progress | None = None  # until its first batch is scored
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Start the clock."""
         self.started, self.first_step = time.monotonic(), None
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Start the clock again after the first step."""
         if self.first_step is None:  # it starts workers and compiles: no measure of speed
             self.warm_up = time.monotonic() - self.started
             self.started, self.first_step = time.monotonic(), state.global_step
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        """Write log_history.json, and log a line of what was trained or scored."""
         if not state.is_world_process_zero:
             return
         write_json(
@@ -131,25 +147,34 @@ class LogCallback(TrainerCallback):
         return f"{done * args.total_train_batch_size / seconds:.0f} images/s, {clock(left)} left"
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs) -> None:
+        """Log a line now and then while the selection slice is scored."""
         self.scored += 1
-        now = time.monotonic()
-        if state.is_world_process_zero and now - self.last_line > 10:
-            if self.last_line:
-                logger.info(
-                    "scoring the selection slice: batch %d/%d", self.scored, len(eval_dataloader)
-                )
-            self.last_line = now
+        if self.scoring is None:
+            self.scoring = Progress(len(eval_dataloader))
+        if self.scoring.is_due(self.scored) and state.is_world_process_zero:
+            logger.info(
+                "scoring the selection slice: batch %d/%d", self.scored, len(eval_dataloader)
+            )
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
-        self.scored, self.last_line = 0, 0.0
+        """End the scoring at hand."""
+        self.scored, self.scoring = 0, None
 
 
 def finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: fp16 logs an infinite gradient norm whenever its loss scale is lowered."""
+    """Replace the numbers of a log row that are NaN or infinite by None, for JSON has none of them.
+
+    fp16 logs an infinite gradient norm whenever its loss scale is lowered.
+    """
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def clock(seconds: float) -> str:
+    """Write a duration as minutes:seconds, or from an hour on as hours:minutes:seconds.
+
+    >>> clock(3661)
+    "1:01:01"
+    """
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

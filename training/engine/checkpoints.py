@@ -1,4 +1,4 @@
-"""Where a run can be resumed: checkpoints of the run, and of its first phase if it has two."""
+"""Names of files in checkpoints, and the search for the checkpoints that a run can be resumed from."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ from training.common.files import read_json
 
 COMPLETE = "complete"  # written into a checkpoint last, so that half a checkpoint is never resumed
 
-# Instead of model.safetensors with `tune: lora`: what is trained, without what is frozen.
+# Stands instead of model.safetensors with `tune: lora`: the trained tensors without the frozen ones.
 LORA_WEIGHTS = "lora.safetensors"
 
 PROBE = "probe"  # folder of the first phase of `tune: probe_then_full`
 
 PROBE_RESULT = "probe.json"  # written when a probe has come to its end
 
-HEAD = "head.safetensors"  # what it chose
+HEAD = "head.safetensors"  # the head that the probe chose
 
 
 def find_checkpoint(folder: Path, wanted: str | None) -> str | None:
-    """`last`, a path or nothing -> the checkpoint folder to resume from."""
+    """Find the checkpoint folder that a run resumes from.
+
+    Args:
+        folder: the run folder.
+        wanted: the recipe's resume_from_checkpoint: "last", or the folder of a checkpoint. None, as
+            in a run that begins, gives None.
+
+    Raises:
+        UserError: there is no such checkpoint, or its writing did not come to its end.
+    """
     if wanted is None:
         return None
     if wanted == "last":
@@ -39,9 +48,19 @@ def find_checkpoint(folder: Path, wanted: str | None) -> str | None:
 
 
 def find_checkpoints(folder: Path, wanted: str | None, tune: str) -> tuple[str | None, str | None]:
-    """Checkpoints of the run and of its first phase to resume from.
+    """Find the checkpoints that a run and its first phase, a probe, resume from.
 
-    A first phase that came to its end needs none, and is found by its result.
+    Args:
+        folder: the run folder; a first phase has the folder probe/ in it.
+        wanted: as in `find_checkpoint`.
+        tune: the recipe's key; only probe_then_full has a first phase.
+
+    Returns:
+        (checkpoint of the run, checkpoint of the first phase), at most one of which is not None. A
+        first phase that came to its end needs no checkpoint: its result is found instead.
+
+    Raises:
+        UserError: as `find_checkpoint`.
     """
     if tune != "probe_then_full":
         return find_checkpoint(folder, wanted), None
@@ -59,7 +78,7 @@ def refuse_other_method(checkpoint: Path, tune: str) -> None:
     """Refuse a checkpoint that LoRA wrote where something else is trained, and the other way round.
 
     Raises:
-        UserError: it is so.
+        UserError: one of the two is LoRA and the other is not.
     """
     is_lora = (checkpoint / LORA_WEIGHTS).is_file()
     if is_lora != (tune == "lora"):
@@ -70,13 +89,13 @@ def refuse_other_method(checkpoint: Path, tune: str) -> None:
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints whose writing came to its end, oldest first."""
+    """List the checkpoints in a run folder whose writing came to its end, oldest first."""
     found = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
     return sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1]))
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether there is something to lose that a resume would go on from."""
+    """Tell whether a run folder holds anything that a resume would go on from."""
     probe = folder / PROBE
     return bool(
         complete_checkpoints(folder)
@@ -86,7 +105,12 @@ def is_begun(folder: Path) -> bool:
 
 
 def probe_result(folder: Path) -> dict[str, Any] | None:
-    """What a probe in this run chose; none where there was no probe."""
+    """Read what a probe in this run chose from probe.json; None where there was no probe.
+
+    Returns:
+        "learning_rate", "scaled_learning_rate", "top1", "step", "epochs", "selection_top1" (a list of
+        {"learning_rate", "top1"}), "optimizer", "precision" and "width".
+    """
     for path in (folder / PROBE_RESULT, folder / PROBE / PROBE_RESULT):
         if path.is_file():
             return read_json(path)

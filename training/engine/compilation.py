@@ -1,6 +1,6 @@
 """How a training step is computed: torch.compile and TF32.
 
-Compiled is the network as training calls it, whose batches are all of one shape. Flip,
+The network is compiled as training calls it, whose batches are all of one shape. Flip,
 normalisation and loss stay outside the graph. Evaluation calls the network itself, uncompiled, so
 that its last, partial batch never waits for another compilation.
 """
@@ -29,7 +29,7 @@ def check_compilation(backend: str | None, mode: str | None) -> None:
     """Refuse what torch.compile would refuse only after the data are read.
 
     Raises:
-        UserError: a backend or a mode that there is not; None leaves torch's default.
+        UserError: torch knows no such backend or mode; None, for torch's default, is accepted.
     """
     backends = [each.value.lower() for each in DynamoBackend if each.value != "NO"]
     if backend is not None and backend not in backends:
@@ -40,7 +40,7 @@ def check_compilation(backend: str | None, mode: str | None) -> None:
 
 @contextlib.contextmanager
 def compilation_errors() -> Iterator[None]:
-    """Say in one line what torch.compile could not do inside; a missing compiler above all.
+    """Turn an error of torch.compile inside the block into one line; most often a compiler is missing.
 
     Raises:
         UserError: torch.compile failed.

@@ -24,9 +24,9 @@ class Extension:
 
     Attributes:
         key: the recipe's key that switches it on, for messages.
-        file: what it writes into a checkpoint; a checkpoint with the file resumes with the extension
-            only, one without it without. None writes nothing.
-        draws: what its `before_forward` needs for each image, drawn by the workers. None draws nothing.
+        file: name of the file that `save` writes into a checkpoint. A checkpoint with the file can be
+            resumed with the extension only, and one without the file only without. None: no file.
+        draws: draws in the workers what `before_forward` needs for each image. None: nothing is drawn.
     """
 
     key: ClassVar[str]
@@ -43,7 +43,7 @@ class Extension:
         raise NotImplementedError
 
     def refuse_shards(self) -> None:
-        """Raise UserError if it needs the whole weights in every process (not so in FSDP, DeepSpeed)."""
+        """Raise UserError if the extension needs all weights in every process, as FSDP and DeepSpeed forbid."""
 
     def prepare(self, method: Method) -> None:
         """Begin: `method.model` is on its device, is not resumed yet and has no optimizer yet."""

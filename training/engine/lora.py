@@ -32,7 +32,7 @@ class LoRA:
     """Trains low-rank updates of chosen matrices and the head in full, until they are merged.
 
     Args:
-        network: with peft's layers in it.
+        network: its model has peft's layers in it.
         tuner: peft's own object around the model.
     """
 
@@ -71,7 +71,7 @@ class LoRA:
         self.save_state(folder / LORA_WEIGHTS)
 
     def load(self, folder: Path) -> None:
-        """Load a checkpoint's adapters and head."""
+        """Load a checkpoint's adapters and head; errors as in `load_state`."""
         self.load_state(folder / LORA_WEIGHTS)
 
     def save_state(self, path: Path) -> None:
@@ -79,10 +79,10 @@ class LoRA:
         save_file(self.state(), path, {"format": "pt", "frozen_sha256": self.frozen_sha256})
 
     def load_state(self, path: Path) -> None:
-        """Load what `save_state` wrote, every tensor of it.
+        """Load every tensor that `save_state` wrote.
 
         Raises:
-            UserError: it was trained with other adapters, or on other frozen weights.
+            UserError: the file holds other adapters, or adapters of other frozen weights.
         """
         saved, state = load_file(path), self.state()
         shapes = [{name: value.shape for name, value in each.items()} for each in (saved, state)]
@@ -152,7 +152,8 @@ def find_layers(
     """Find the full names of the linear layers whose name ends with one of `wanted`; each must match.
 
     Raises:
-        UserError: a name without a layer; it is named, with names that there are.
+        UserError: no layer has such a name (the message lists names that there are), or `rank` is more
+            than the smallest of the layers has.
     """
     # No subclasses: the one inside torch's MultiheadAttention is never called, only its weight read.
     linear = {
@@ -183,9 +184,10 @@ def find_layers(
 
 
 def describe_lora(method: MethodArguments) -> dict[str, Any] | None:
-    """Describe the adapters for run.json: rank, alpha, dropout, target_modules, peft's version.
+    """Describe the adapters for run.json; None where `tune` is not lora.
 
-    None where `tune` is something else.
+    Returns:
+        "rank", "alpha", "dropout", "target_modules" and "peft", its version.
     """
     if method.tune != "lora":
         return None
@@ -199,9 +201,9 @@ def describe_lora(method: MethodArguments) -> dict[str, Any] | None:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Count (the trained parameters, those of the network as it is released).
+    """Count a network's parameters: (those that are trained, those of the network as it is released).
 
-    Adapters are merged in the end, and count as trained only.
+    Adapters are merged in the end, so they count as trained only.
     """
     named = list(model.named_parameters())
     trained = sum(parameter.numel() for _, parameter in named if parameter.requires_grad)

@@ -20,7 +20,7 @@ class Criterion:
 
     Attributes:
         smoothing: label smoothing, 0 to below 1.
-        q: of the generalised cross-entropy; None takes the cross-entropy.
+        q: q of the generalised cross-entropy; None takes the plain cross-entropy.
     """
 
     smoothing: float = 0.0
@@ -34,7 +34,7 @@ class Criterion:
     def __call__(
         self, logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean"
     ) -> torch.Tensor:
-        """Compute the mean loss of a batch, or with reduction "none" that of each image, (batch,)."""
+        """Compute the mean loss of a batch, or with reduction "none" the loss of each image, (batch,)."""
         if self.q is None:
             return nn.functional.cross_entropy(
                 logits, labels, label_smoothing=self.smoothing, reduction=reduction
@@ -46,10 +46,20 @@ class Criterion:
 def generalized_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, q: float, smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Compute (1 - p^q) / q of the label's probability p: (batch,). Zhang & Sabuncu 2018, 1805.07836.
+    """Compute the generalised cross-entropy of each image (Zhang & Sabuncu 2018, arXiv:1805.07836).
 
-    Its gradient is the cross-entropy's times p^q: an image whose label the network does not
-    believe counts less. For q -> 0 it is the cross-entropy, for q = 1 the mean absolute error.
+    With p for the label's probability the loss is (1 - p^q) / q. Its gradient is the cross-entropy's
+    times p^q: an image whose label the network does not believe counts less. For q -> 0 the loss is
+    the cross-entropy, for q = 1 the mean absolute error.
+
+    Args:
+        logits: (batch, classes).
+        labels: class ids, (batch,).
+        q: above 0, at most 1.
+        smoothing: share of the loss that is spread over all classes, 0 to below 1.
+
+    Returns:
+        (batch,).
     """
     # expm1 keeps what 1 - p^q would round away.
     of_class = -torch.expm1(q * logits.log_softmax(-1)) / q

@@ -19,13 +19,18 @@ from training.model.network import Network
 
 
 class Method(Protocol):
-    """What is trained of a network; `tune` is its name in the recipe and in messages."""
+    """What is trained of a network.
+
+    Attributes:
+        tune: the method's name in the recipe and in messages.
+        model: what Trainer trains.
+    """
 
     tune: str
-    model: nn.Module  # what Trainer trains
+    model: nn.Module
 
     def refuse_shards(self) -> None:
-        """Raise UserError if it needs the whole weights in every process (not so in FSDP, DeepSpeed)."""
+        """Raise UserError if the method needs all weights in every process, as FSDP and DeepSpeed forbid."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return everything that training changes, by name: the tensors themselves, not copies."""
@@ -34,20 +39,25 @@ class Method(Protocol):
         """Write the weights into a checkpoint folder, in the form that is scored and loaded."""
 
     def load(self, folder: Path) -> None:
-        """Load what `save` wrote, every tensor of it, or raise UserError."""
+        """Load every tensor that `save` wrote into a checkpoint folder, or raise UserError."""
 
     def save_state(self, path: Path) -> None:
         """Write `state` into one file."""
 
     def load_state(self, path: Path) -> None:
-        """Load what `save_state` wrote, every tensor of it, or raise UserError."""
+        """Load every tensor that `save_state` wrote, or raise UserError."""
 
     def finish(self) -> None:
         """Bring the network into the form in which it is released."""
 
 
 class WholeNetwork:
-    """Trains all weights. A checkpoint is a folder for `from_pretrained`."""
+    """Trains all weights of a network; a checkpoint is a folder for `from_pretrained`.
+
+    Args:
+        network: is trained in place.
+        tune: the method's name in the recipe.
+    """
 
     def __init__(self, network: Network, tune: str = "full") -> None:
         self.model, self.processor, self.tune = network.model, network.processor, tune
@@ -81,7 +91,7 @@ class WholeNetwork:
 
 
 def load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
-    """Load a checkpoint's weights, every one of them.
+    """Load every weight of a checkpoint folder into `model`, in place.
 
     Trainer's own loading reads the file's names as they are, non-strictly. `save_pretrained` of
     transformers 5 writes ViT under its version 4 names, so no encoder weight would match: a

@@ -56,9 +56,10 @@ class BaseTrainer(Trainer):
         sampler: the order of the training images.
         extensions: features that act, in the order in which they act.
         offered: the classes of all extensions that there are, with the value of each one's key; a
-            checkpoint of one that is not in `extensions` is refused.
-        num_workers: processes that decode images, for the record.
-        rate: name and value of the learning rate to lower where a loss is not finite.
+            checkpoint of one that is not in `extensions` is refused. None: no class is looked for.
+        num_workers: processes that decode images, for the record. None: as many as load batches.
+        rate: name and value of the learning rate to lower where a loss is not finite. None: those of
+            learning_rate.
     """
 
     args: FineTuningArguments
@@ -122,7 +123,7 @@ class BaseTrainer(Trainer):
         return result
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        """Take one step, and remember the first whose loss is not finite."""
+        """Compute the gradients of one batch; remember the first step whose loss is not finite."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         # Remembered on the device and read when logging: an `if` here would wait for the device.
         bad = ~torch.isfinite(loss) & (self.first_bad_step < 0)
@@ -181,7 +182,7 @@ class BaseTrainer(Trainer):
         return stack
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the network as it is released; when Trainer calls, what is trained of it."""
+        """Write the whole network into a folder; in a checkpoint, where Trainer calls, what the method saves."""
         if self.is_sharded:  # Trainer gathers
             super().save_model(output_dir, _internal_call)
         elif self.args.should_save:
@@ -235,7 +236,12 @@ class BaseTrainer(Trainer):
 
 
 class FoodTrainer(BaseTrainer):
-    """Trains on images: batches are uint8 until they are on the device."""
+    """Trains a network on images, which are uint8 until they are on the device.
+
+    Args:
+        criterion: the training loss; the selection slice is scored by the plain cross-entropy.
+        kwargs: the arguments of `BaseTrainer`.
+    """
 
     def __init__(self, *, criterion: Criterion, **kwargs: Any) -> None:
         super().__init__(**kwargs)

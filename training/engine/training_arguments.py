@@ -37,10 +37,10 @@ _KeyedArguments = dataclasses.make_dataclass(
 
 @dataclass
 class FineTuningArguments(_KeyedArguments):
-    """What Trainer is told; accumulation, workers and evaluation batch are derived."""
+    """TrainingArguments of a recipe; accumulation, workers and evaluation batch are derived."""
 
     def __post_init__(self) -> None:
-        self.other_keys: dict[str, Any] = {}  # of the recipe, for trackers and checkpoints
+        self.other_keys: dict[str, Any] = {}  # the recipe's, for trackers and checkpoints
         self._check_values()
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         self._derive_batch(launched)
@@ -120,7 +120,7 @@ class FineTuningArguments(_KeyedArguments):
             self.dataloader_prefetch_factor = 4
 
     def _name_checkpointing(self) -> None:
-        """Give it to transformers under the name that the installed version has for it."""
+        """Copy gradient checkpointing's keys to the names that the installed transformers has for them."""
         for name in ("checkpointing", "checkpointing_kwargs"):
             ours, theirs = f"gradient_{name}", f"activation_{name}"
             if hasattr(self, theirs):

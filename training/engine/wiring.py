@@ -1,4 +1,4 @@
-"""A trainer from a network, images and settings; the list of the extensions that there are."""
+"""Builds a trainer from a network, images and settings; lists the extensions that there are."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXTENSIONS: tuple[type[Extension], ...] = (
 def build_trainer(
     network: Network, splits: Splits, settings: Settings, eval_cache_gb: float = 0.0
 ) -> FoodTrainer:
-    """Wire network, images, method, extensions and metrics together.
+    """Build the trainer of a recipe: network, images, method, extensions and metrics.
 
     Args:
         eval_cache_gb: limit of the cache in which the selection slice is decoded now; 0 keeps none,
@@ -83,7 +83,7 @@ def build_method(network: Network, settings: Settings) -> Method:
 
 
 def selection_metrics() -> Any:
-    """Make Trainer's `compute_metrics`: the metrics of `SUMMARY` on the selection slice."""
+    """Make Trainer's `compute_metrics`, which maps each name of `SUMMARY` to its value."""
     metrics = FoodMetrics()
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
@@ -96,7 +96,7 @@ def selection_metrics() -> Any:
 
 
 def check_trained(splits: Splits, args: FineTuningArguments) -> None:
-    """Refuse what no trainer could do.
+    """Refuse a recipe that no trainer of these images could follow.
 
     Raises:
         UserError: fewer training images than one global batch, or nothing that selects.

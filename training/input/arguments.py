@@ -1,4 +1,4 @@
-"""The recipe's keys about what is done to training images; each is off unless the recipe says so."""
+"""The recipe's keys about training images; whatever changes more than crop and flip is off by default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_OPS = 14  # as many operations as there are
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training does to an image beyond resizing it; pickled to the workers.
+    """The recipe's keys about what training does to an image beyond resizing it; pickled to the workers.
 
     The operations of `auto_augment` are in `policies`, erasing and mixing in `mixing`.
     """
@@ -118,12 +118,15 @@ class Augmentation:
         check_ranges(self)
 
     def mixes(self, epoch: int) -> bool:
-        """Tell whether images are mixed in this epoch, which counts from 0."""
+        """Tell whether images are mixed in an epoch; the first is 0."""
         wanted = max(self.mixup, self.cutmix) > 0 and self.mix_probability > 0
         return wanted and not 0 < self.mix_off_epoch <= epoch
 
     def in_force(self) -> dict[str, Any]:
-        """Collect what run.json and the card say: crop, flip, decoding, and the keys that are on."""
+        """Map the keys that act to their values, for run.json and the card.
+
+        Keys: crop_scale, horizontal_flip and reduced_decoding always; of the others those that are on.
+        """
         keys = ["crop_scale", "horizontal_flip", "reduced_decoding"]
         if self.auto_augment != "off":
             keys.append("auto_augment")

@@ -14,7 +14,7 @@ WEIGHT_INIT = ("normal", "mimetic")
 
 @dataclass
 class ModelArguments:
-    """Which network is trained, and from which weights."""
+    """The recipe's keys about which network is trained, and from which weights."""
 
     model: str | None = key(
         None, "Hub id or folder to start from; null trains a ViT from scratch", usual=True
@@ -61,8 +61,12 @@ class ModelArguments:
 def json_mapping(key_name: str, text: str) -> dict[str, Any]:
     """Parse a mapping that was given as JSON on the command line.
 
+    Args:
+        key_name: the key that the mapping is the value of, for the message.
+        text: as '{"hidden_size": 192}'.
+
     Raises:
-        UserError: it is not JSON, or not a mapping.
+        UserError: the text is not JSON, or not a mapping.
     """
     wanted = f"{key_name} is {text!r}: give a mapping, as '{{\"hidden_size\": 192}}'"
     try:

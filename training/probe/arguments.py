@@ -14,7 +14,7 @@ MAX_RATE = 1e6  # far beyond use; float32 ends much further on
 
 @dataclass(frozen=True)
 class ProbeArguments:
-    """How the heads of a linear probe are trained."""
+    """The recipe's keys about how the heads of a linear probe are trained."""
 
     probe_learning_rates: list[float] = key(
         LEARNING_RATES,

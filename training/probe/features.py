@@ -1,10 +1,11 @@
-"""What enters the classifier head, computed once for each image: a frozen network says no more.
+"""Features, the inputs of the classifier head: computed once for each image and kept.
 
-A feature is the input of the last linear layer: ViT's class token after the last norm, a ResNet's or
-ConvNeXt's pooled map. Images pass as in evaluation, without augmentation, and in float32 whatever
-the launcher's precision is, so that the head's scores of a feature are the network's own. Features
-are kept beside the decoded evaluation images, within the same `eval_cache_gb`, named by all that
-decides them: images, preprocessing, weights below the head, device, versions.
+While the network is frozen, its head needs nothing else of an image. A feature is the input of the
+last linear layer: ViT's class token after the last norm, a ResNet's or ConvNeXt's pooled map. Images
+pass as in evaluation, without augmentation, and in float32 whatever the launcher's precision is, so
+that the head's scores of a feature are the network's own. Features are kept beside the decoded
+evaluation images, within the same `eval_cache_gb`, named by all that decides them: images,
+preprocessing, weights below the head, device, versions.
 """
 
 from __future__ import annotations
@@ -40,18 +41,19 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1  # part of the key: raise it where a feature is computed otherwise
 
-# In one forward pass, with any number of processes: another number would be another rounding.
+# Images in one forward pass, with any number of processes: another number would round otherwise.
 BATCH = 64
 
-OF_THE_LABELS = ("id2label", "label2id", "num_labels", "problem_type")
-
-OF_THE_FILES = ("_name_or_path", "transformers_version", "dtype", "custom_pipelines")
+# Fields of a network's config that do not change its features.
+LABEL_FIELDS = ("id2label", "label2id", "num_labels", "problem_type")
+FILE_FIELDS = ("_name_or_path", "transformers_version", "dtype", "custom_pipelines")
 
 
 class Features(torch.utils.data.Dataset):
-    """keys -> {"features": float32 (batch, width), "labels": int64 (batch,)}.
+    """Dataset of the features and labels of a split, read a batch at a time.
 
-    A key modulo the number of images is a position; `EpochSampler` puts the epoch above it.
+    A list of keys gives {"features": float32 (batch, width), "labels": int64 (batch,)}. A key modulo
+    the number of images is a position; `EpochSampler` puts the epoch above it.
     """
 
     def __init__(self, labels: list[int]) -> None:
@@ -69,9 +71,16 @@ class Features(torch.utils.data.Dataset):
 def image_features(
     network: Network, split: Split, limit_gb: float, num_workers: int
 ) -> torch.Tensor:
-    """float32 (num_images, width) in the split's order, from the cache where they are in it.
+    """Compute the features of a split's images, or read them from the cache where it has them.
 
     All processes call this together, and share the work.
+
+    Args:
+        limit_gb: limit of the cache in GB; 0 neither reads nor keeps anything.
+        num_workers: processes that decode images, on each process that computes.
+
+    Returns:
+        float32 (num_images, width), in the split's order.
 
     Raises:
         UserError: an image is not the one that was checked, or a feature is not finite.
@@ -108,7 +117,11 @@ def image_features(
 
 
 def compute_features(network: Network, split: Split, num_workers: int) -> np.ndarray:
-    """float32 (num_images, width) on every process, each image once."""
+    """Compute the features of a split, float32 (num_images, width); every process returns all of them.
+
+    Raises:
+        UserError: an image is not the one that was checked.
+    """
     state, images = PartialState(), CheckedImages(split, network.preprocessing)
     batches = np.array_split(np.arange(0, len(split), BATCH), state.num_processes)
     starts = batches[state.process_index].tolist()  # whole batches, the same in any number
@@ -141,7 +154,7 @@ def compute_features(network: Network, split: Split, num_workers: int) -> np.nda
 
 @contextlib.contextmanager
 def head_input(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
-    """A list to which every forward pass inside appends what entered the head."""
+    """Yield a list to which every forward pass inside the block appends what entered the head."""
     seen: list[torch.Tensor] = []
     hook = head_of(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
@@ -154,7 +167,7 @@ def check_head(network: Network) -> None:
     """Refuse a network whose scores are more than one linear layer on its feature.
 
     Raises:
-        UserError: they are; the network is named.
+        UserError: the network's scores are something else; the message names its class.
     """
     model, size = network.model, network.preprocessing
     was_training = model.training
@@ -172,7 +185,11 @@ def check_head(network: Network) -> None:
 
 
 def features_key(network: Network, content: tuple[str, ...]) -> str:
-    """sha256 over everything that decides the features; the head is not in it."""
+    """Compute the SHA-256, in hex, of everything that decides the features; the head is left out.
+
+    Args:
+        content: a checksum of each image, in order.
+    """
     model, after = network.model, ("image_mean", "image_std", "rescale_factor")
     fields = dataclasses.asdict(network.preprocessing)
     facts = {
@@ -190,7 +207,7 @@ def features_key(network: Network, content: tuple[str, ...]) -> str:
 
 
 def backbone_sha256(model: PreTrainedModel) -> str:
-    """sha256 over names and values of all parameters and buffers below the head."""
+    """Compute the SHA-256, in hex, of names and values of all parameters and buffers below the head."""
     head, digest = head_of(model), hashlib.sha256()
     (prefix,) = (f"{name}." for name, module in model.named_modules() if module is head)
     for name, tensor in sorted(model.state_dict().items()):
@@ -202,6 +219,6 @@ def backbone_sha256(model: PreTrainedModel) -> str:
 
 
 def backbone_config(model: PreTrainedModel) -> dict[str, Any]:
-    """What the same weights could be used in another way by: activations, epsilons, pooling."""
-    left_out = {*OF_THE_LABELS, *OF_THE_FILES}
+    """Return the fields of a config that decide how its weights are used: activations, epsilons, pooling."""
+    left_out = {*LABEL_FIELDS, *FILE_FIELDS}
     return {k: v for k, v in model.config.to_dict().items() if k not in left_out}

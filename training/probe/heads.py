@@ -22,7 +22,7 @@ class Heads(nn.Module):
     Args:
         head: (num_labels, width), and its bias if it has one.
         num_heads: how many copies.
-        config: of the network below; Trainer and run.json look for it here.
+        config: the config of the network below; Trainer and run.json look for it here.
     """
 
     def __init__(self, head: nn.Linear, num_heads: int, config: Any) -> None:
@@ -35,24 +35,35 @@ class Heads(nn.Module):
             parameter.register_hook(zero_unless_finite)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(batch, width) -> logits (batch, num_heads, num_labels), in one matrix product."""
+        """Compute the logits (batch, num_heads, num_labels) of features (batch, width) in one product."""
         weight = torch.cat(tuple(self.weights))
         bias = torch.cat(tuple(self.biases)) if len(self.biases) else None
         return nn.functional.linear(features, weight, bias).unflatten(1, (self.num_heads, -1))
 
     def parameters_of(self, head: int) -> dict[str, nn.Parameter]:
-        """{"weight": ..., "bias": ...} of one head."""
+        """Return {"weight": (num_labels, width), "bias": (num_labels,)} of the head with index `head`.
+
+        Without "bias" where the network's own head has none.
+        """
         own = {"weight": self.weights[head]}
         return own | ({"bias": self.biases[head]} if len(self.biases) else {})
 
 
 def zero_unless_finite(gradient: torch.Tensor) -> torch.Tensor:
-    """A head that has diverged learns no more: the norm over all heads' gradients stays a number."""
+    """Return the gradient, or zeros if any of its values is not finite.
+
+    A head that has diverged learns no more, and the norm over all heads' gradients stays a number.
+    """
     return torch.where(gradient.isfinite().all(), gradient, 0.0)
 
 
 class HeadsMethod:
-    """Trains `Heads` of a frozen network; a checkpoint's model.safetensors holds all of them."""
+    """Trains `Heads` of a frozen network; a checkpoint's model.safetensors holds all of them.
+
+    Args:
+        heads: are trained in place.
+        tune: the method's name in the recipe.
+    """
 
     def __init__(self, heads: Heads, tune: str = "linear_probe") -> None:
         self.model, self.tune = heads, tune
@@ -74,10 +85,10 @@ class HeadsMethod:
         self.save_state(folder / "model.safetensors")
 
     def load(self, folder: Path) -> None:
-        """Load a checkpoint's heads, every one of them.
+        """Load every head of a checkpoint.
 
         Raises:
-            UserError: it holds something else, or other heads.
+            UserError: the checkpoint holds something else, or other heads.
         """
         self.load_state(folder / "model.safetensors")
 
@@ -86,10 +97,10 @@ class HeadsMethod:
         save_file(self.state(), path, {"format": "pt"})
 
     def load_state(self, path: Path) -> None:
-        """Load what `save_state` wrote.
+        """Load every head that `save_state` wrote.
 
         Raises:
-            UserError: it holds something else, or other heads.
+            UserError: the file holds something else, or other heads.
         """
         try:
             self.model.load_state_dict(load_file(path), strict=True)
@@ -116,10 +127,10 @@ def refuse_shards(tune: str) -> None:
 
 
 def copy_head(values: dict[str, torch.Tensor], network: Network) -> None:
-    """{"weight": ..., "bias": ...} into the network's head, in place.
+    """Copy {"weight": ..., "bias": ...} into the network's head, in place.
 
     Raises:
-        UserError: it is a head for other labels, or of another network.
+        UserError: the values are of a head for other labels, or of another network.
     """
     own = dict(head_of(network.model).named_parameters())
     if {k: v.shape for k, v in values.items()} != {k: v.shape for k, v in own.items()}:
@@ -134,7 +145,7 @@ def copy_head(values: dict[str, torch.Tensor], network: Network) -> None:
 
 
 def save_head(values: dict[str, torch.Tensor], path: Path) -> None:
-    """Write {"weight": ..., "bias": ...} under a temporary name, then move it."""
+    """Write {"weight": ..., "bias": ...} into a safetensors file, whole or not at all."""
     temporary = path.with_name(f".{path.name}")
     save_file({k: v.detach().cpu().contiguous() for k, v in values.items()}, temporary)
     os.replace(temporary, path)

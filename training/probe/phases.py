@@ -75,12 +75,12 @@ def probe_first(
 ) -> None:
     """Go through the first phase of `tune: probe_then_full`: put a probed head into the network.
 
-    It is trained in probe/ of the run folder, found there when an interrupted run is resumed, or
-    taken from beside the checkpoint of another folder.
+    The head is trained in probe/ of the run folder, found there when an interrupted run is resumed,
+    or taken from beside the checkpoint of another folder.
 
     Args:
         checkpoint: what the second phase resumes from; None begins with the first.
-        probe_checkpoint: what the first phase resumes from; None is its beginning.
+        probe_checkpoint: what the first phase resumes from; None begins it.
 
     Raises:
         UserError: as `build_probe`, or a checkpoint without a probe beside it.
@@ -121,7 +121,10 @@ def _take_over(source: Path, folder: Path) -> None:
 def first_phase(
     args: FineTuningArguments, probe: ProbeArguments, folder: Path
 ) -> FineTuningArguments:
-    """Change a recipe to `probe_epochs` on a cosine without warm-up, scored each epoch, in `folder`."""
+    """Copy training arguments for a first phase: `probe_epochs` on a cosine without warm-up, into `folder`.
+
+    It is scored each epoch, and its best heads are loaded at the end.
+    """
     first = copy.copy(args)
     first.output_dir, first.num_train_epochs, first.max_steps = str(folder), probe.probe_epochs, -1
     first.lr_scheduler_type, first.warmup_steps = SchedulerType.COSINE, 0
@@ -132,7 +135,7 @@ def first_phase(
 
 
 def probe_arguments(args: FineTuningArguments, probe: ProbeArguments) -> FineTuningArguments:
-    """Change a recipe to what a probe has of its own; features need no workers, nor a network its tricks."""
+    """Copy training arguments with what a probe always has: SGD, float32, no decay, clipping or workers."""
     changed = copy.copy(args)
     changed.optim, changed.weight_decay, changed.max_grad_norm = OptimizerNames.SGD, 0.0, 0.0
     changed.learning_rate = scaled_rate(max(probe.probe_learning_rates), args)

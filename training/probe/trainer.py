@@ -48,8 +48,8 @@ class ProbeTrainer(BaseTrainer):
     """Trains `Heads` on features; afterwards the chosen head is in the network.
 
     Args:
-        network: its features are used; its own head is where all heads start.
-        settings: with training arguments as `probe_arguments` gives them.
+        network: its features are used; all heads start as copies of its own head.
+        settings: their training arguments are as `probe_arguments` gives them.
         probe: the learning rates of the heads.
         eval_cache_gb: limit of the cache that features are kept in; 0 keeps none.
         num_workers: processes that decode, on each process that trains.
@@ -133,7 +133,11 @@ class ProbeTrainer(BaseTrainer):
     # ---- the choice ------------------------------------------------------------------------------
 
     def score_heads(self, prediction: Any) -> dict[str, float]:
-        """Compute the metrics of the best head on the selection slice, its rate, and every head's top1.
+        """Score every head on the selection slice, and choose the best.
+
+        Returns:
+            Each name of `SUMMARY` for the best head, "probe_learning_rate", its rate, and
+            "top1_lr_RATE" for every head with finite scores.
 
         Raises:
             UserError: no head has finite scores.
@@ -202,19 +206,24 @@ def scaled_rate(rate: float, args: FineTuningArguments) -> float:
 
 
 def top1_name(rate: float) -> str:
-    """Name a head's top-1 among Trainer's metrics."""
+    """Name a head's top-1 among Trainer's metrics, as "top1_lr_0.01"."""
     return f"top1_lr_{rate}"
 
 
 def best_rate(scores: dict[float, dict[str, float]], metric: str) -> float:
-    """Choose the rate whose head is best by `metric`, of equals by lower nll, then by lower rate."""
+    """Choose the rate whose head is best by `metric`; of equals that of lower nll, then the lower rate.
+
+    Args:
+        scores: the metrics of each rate's head.
+        metric: a key of these metrics, or "loss", which is their nll.
+    """
     metric = "nll" if metric == "loss" else metric
     sign = 1 if metric in LESS_IS_BETTER else -1
     return min(scores, key=lambda rate: (sign * scores[rate][metric], scores[rate]["nll"], rate))
 
 
 def log_rates(result: dict[str, Any]) -> None:
-    """Log a line a head from what probe.json says, and which was chosen."""
+    """Log a line for each head of a probe, from the contents of probe.json, and mark the chosen one."""
     for row in result["selection_top1"]:
         top1 = "not finite" if row["top1"] is None else f"{row['top1']:.2%}"
         mark = ", chosen" if row["learning_rate"] == result["learning_rate"] else ""

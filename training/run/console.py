@@ -1,4 +1,4 @@
-"""Print what a run has to say to the person who started it: its outcome, or a mistake."""
+"""Print for the person who started a run: its outcome, or a mistake in one line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def say(text: str) -> None:
 def exit_on_user_error() -> Iterator[None]:
     """Turn a UserError into one line and exit code 2; any other error keeps its traceback.
 
-    It also sets how much libraries log, on every rank. An interrupt ends with exit code 130.
+    It also sets how much libraries log, on every process. An interrupt ends with exit code 130.
+
+    >>> with exit_on_user_error():
+    ...     main()
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("training").setLevel(logging.INFO)

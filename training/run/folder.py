@@ -1,4 +1,4 @@
-"""The run folder: what is in it, whether it may be used, and what is printed about it.
+"""Open a run's folder if it may be used, and write into it stage by stage.
 
 run.json            resolved recipe, versions, world size, precision, revisions, seeds, durations
 log_history.json    every logged number; runs/ holds the same for TensorBoard
@@ -54,23 +54,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Run:
-    """One output folder, opened for one recipe."""
+    """An output folder that was opened for a recipe."""
 
     recipe: Recipe
     folder: Path
-    checkpoint: str | None  # to resume from
-    record: dict[str, Any]  # the content of run.json
-    is_finished: bool = False
-    probe_checkpoint: str | None = None  # to resume the first phase of probe_then_full from
-    seconds: dict[str, float] = field(default_factory=dict)
-    lock: FileLock | None = None  # held by the main process until it ends
+    checkpoint: str | None  # folder that training resumes from; None starts
+    record: dict[str, Any]  # the content of run.json; {} until `start` writes it
+    is_finished: bool = False  # whether an earlier process finished the run
+    # Folder that the first phase of probe_then_full resumes from; None starts it.
+    probe_checkpoint: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)  # stage -> how long it took
+    lock: FileLock | None = None  # held by the main process until it ends; None on other processes
 
     @classmethod
     def open(cls, recipe: Recipe) -> Run:
-        """Decide whether the folder may be used; nothing is written yet.
+        """Look whether the folder may be used; nothing is written yet.
 
         Raises:
-            UserError: the folder holds something else, or there is nothing to resume from.
+            UserError: the folder holds something that is no run, a run of another recipe, a finished run
+                of another version of this code, or an unfinished one that is not to be resumed; or
+                there is nothing to resume from.
         """
         folder = Path(recipe.training.output_dir)
         record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
@@ -91,6 +94,11 @@ class Run:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Measure how long a stage takes, for run.json and a line on the main process.
+
+        >>> with run.stage("data"):
+        ...     splits = load_splits(recipe.data)
+        """
         started = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - started, 2)
@@ -98,7 +106,11 @@ class Run:
             logger.info("%s: %s", name, clock(self.seconds[name]))
 
     def start(self, trainer: BaseTrainer, network: Network, splits: Splits) -> None:
-        """Write run.json, unfinished."""
+        """Lock the folder, write run.json as of an unfinished run and print what is about to be trained.
+
+        Raises:
+            UserError: another process holds the folder.
+        """
         self.record = {
             "format": 1,
             "recipe_name": self.recipe.name,
@@ -129,7 +141,7 @@ class Run:
             warn_of_small_images(splits, network)
 
     def save_model(self, trainer: BaseTrainer) -> None:
-        """Write model/ under a temporary name, then move it."""
+        """Write the selected weights to model/: under a temporary name first, so that it is whole."""
         temporary, final = self.folder / ".model", self.folder / "model"
         trainer.save_model(str(temporary))
         if PartialState().is_main_process:
@@ -141,7 +153,7 @@ class Run:
         PartialState().wait_for_everyone()
 
     def evaluate(self, splits: Splits) -> None:
-        """Score model/ on the test split, once."""
+        """Score model/ on the test split; write evaluation.json, predictions.csv and example.jpg."""
         args = self.recipe.training
         report_, logits = evaluate_model(
             self.folder / "model",
@@ -158,13 +170,13 @@ class Run:
             (self.folder / "example.jpg").write_bytes(example)
 
     def on_main(self, function: Callable[..., None], *args: Any) -> None:
-        """Call on the main process while the others wait."""
+        """Call `function(*args)` on the main process while the other processes wait."""
         if PartialState().is_main_process:
             function(*args)
         PartialState().wait_for_everyone()
 
     def finish(self, trainer: BaseTrainer) -> None:
-        """Complete run.json: what was selected, how long it took."""
+        """Complete run.json: which weights were selected, how long each stage took, and the end."""
         self.record["selection"] = describe_selection(trainer)
         history = trainer.state.log_history
         rates = [
@@ -182,9 +194,6 @@ class Run:
         self.record["finished"] = now()
         if PartialState().is_main_process:
             write_json(self.folder / "run.json", self.record)
-
-
-# ---- may this folder be used? -------------------------------------------------------------------
 
 
 def _refuse_other(folder: Path, record: dict[str, Any], recipe: Recipe) -> None:
@@ -214,7 +223,10 @@ def _refuse_other_code(folder: Path, record: dict[str, Any]) -> None:
 
 
 def lock_run(folder: Path) -> FileLock:
-    """Lock the run folder: two processes in one folder would delete each other's checkpoints.
+    """Lock a run's folder: two processes in one folder would delete each other's checkpoints.
+
+    Returns:
+        The lock; it is held until it is released or this process ends.
 
     Raises:
         UserError: another process holds the folder; nothing was written.

@@ -1,4 +1,4 @@
-"""What each value of `tune` means for a run: how its trainer is built, and whether something comes first."""
+"""Choose by the recipe's `tune` how a run's trainer is built, and whether a phase comes before it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.run.folder import Run
 
 
 def build_trainer_of(recipe: Recipe, network: Network, splits: Splits) -> BaseTrainer:
-    """Build the trainer of a recipe's last, or only, phase.
+    """Build the trainer of a run's last phase; of most methods it is the only one.
 
     Raises:
         UserError: the network or the images cannot do what the recipe asks.
@@ -26,10 +26,12 @@ def build_trainer_of(recipe: Recipe, network: Network, splits: Splits) -> BaseTr
 
 
 def run_first_phase(run: Run, network: Network, splits: Splits) -> None:
-    """Train, or find, what comes before the trainer's own training; with most methods nothing does.
+    """Train the heads that probe_then_full starts from, or read them where an earlier process did.
+
+    With any other method nothing is done.
 
     Raises:
-        UserError: see `probe_first`.
+        UserError: the network or the images cannot do what the recipe asks; see `probe_first`.
     """
     if run.recipe.method.tune != "probe_then_full":
         return

@@ -1,4 +1,4 @@
-"""What run.json says of a run, and the line that it starts with: facts in, a dictionary out."""
+"""Describe a run for run.json, and for the line that it prints at its start; nothing is written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ logger = logging.getLogger(__name__)
 
 
 def describe_step(trainer: BaseTrainer) -> dict[str, Any]:
-    """For run.json; the launcher's file can ask for compilation too, so the accelerator is asked."""
+    """Describe how a step is computed, for the block "training" of run.json.
+
+    The launcher's file can ask for compilation too, so the accelerator is asked, not the recipe.
+
+    Returns:
+        The keys attn_implementation, compile (None, or backend and mode), gradient_checkpointing, tf32
+        and input (num_workers, prefetch_factor, persistent_workers, pin_memory).
+    """
     args, dynamo = trainer.args, trainer.accelerator.state.dynamo_plugin
     backend = dynamo.backend.value.lower()
     return {
@@ -44,7 +51,7 @@ def describe_step(trainer: BaseTrainer) -> dict[str, Any]:
 
 
 def step_line(facts: dict[str, Any]) -> str:
-    """`describe_step` in a few words, for the line that a run starts with."""
+    """Say in a few words what `describe_step` returned: "sdpa attention, TF32, no workers"."""
     attention = facts["attn_implementation"]  # "eager" too where a network has no attention
     words = [] if attention in (None, "eager") else [f"{attention} attention"]
     if facts["compile"]:
@@ -55,6 +62,11 @@ def step_line(facts: dict[str, Any]) -> str:
 
 
 def input_line(facts: dict[str, Any]) -> str:
+    """Say how many processes load images: "3 workers a process, prefetch 4, kept alive".
+
+    Args:
+        facts: the block "input" of `describe_step`.
+    """
     if not facts["num_workers"]:
         return "no workers"
     count = facts["num_workers"]
@@ -63,10 +75,15 @@ def input_line(facts: dict[str, Any]) -> str:
     return f"{count} worker{'s' * (count > 1)} a process{ahead}{kept}"
 
 
-# ---- what run.json says --------------------------------------------------------------------------
-
-
 def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
+    """Describe the network before training and where its weights come from: the block "model" of run.json.
+
+    Returns:
+        The keys id (Hub id or last name of the folder; None from scratch), revision (None of a local
+        folder), sha256 (of a local folder's weights, else None), license, architecture,
+        num_parameters, image_size and patch_size (pixels a side; patch_size is None without patches),
+        head, head_init_scale (None of a head that was kept) and weight_init (None of a checkpoint).
+    """
     config = network.model.config
     return {
         "id": recipe.model.model
@@ -86,15 +103,29 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
 
 
 def checkpoint_sha256(model: str | None) -> str | None:
-    """Of a local folder's weights, one file or several; None from scratch."""
+    """Hash the weights in a local folder.
+
+    Returns:
+        SHA-256 in hexadecimal digits: of the file, or of the files' digests in the order of their
+        names; None where `model` is None, which is training from scratch.
+    """
     if model is None:
         return None
     files = sorted(Path(model).expanduser().glob("*.safetensors"))
-    sums = "".join(sha256_file(file) for file in files)
-    return sums if len(files) == 1 else hashlib.sha256(sums.encode()).hexdigest()
+    digests = "".join(sha256_file(file) for file in files)
+    return digests if len(files) == 1 else hashlib.sha256(digests.encode()).hexdigest()
 
 
 def describe_data(recipe: Recipe, splits: Splits) -> dict[str, Any]:
+    """Describe the images that train, select and test: the block "data" of run.json.
+
+    Returns:
+        The keys dataset, source ("hub", "local" or "sample"), revision, fingerprint (of the test
+        images), train_fingerprint, train_split, test_split, num_train, num_selection, num_test,
+        selection_fraction, split_seed, left_out (how many images of train and of test could not be
+        decoded), identical_train_test (how many test images are training images too), train_cache
+        (None, or what the reduced images are) and label_names.
+    """
     return {
         "dataset": splits.source.dataset,
         "source": splits.source.kind,
@@ -116,6 +147,7 @@ def describe_data(recipe: Recipe, splits: Splits) -> dict[str, Any]:
 
 
 def warn_of_small_images(splits: Splits, network: Network) -> None:
+    """Warn where training images were reduced to less than the network's size."""
     size = min(network.preprocessing.height, network.preprocessing.width)
     if splits.train_cache and splits.train_cache["short_side"] < size:
         logger.warning(
@@ -125,7 +157,15 @@ def warn_of_small_images(splits: Splits, network: Network) -> None:
 
 
 def describe_training(recipe: Recipe, trainer: BaseTrainer) -> dict[str, Any]:
-    """Describe for run.json how the network is trained; the keys are those of the recipe where it has them."""
+    """Describe how the network is trained: the block "training" of run.json.
+
+    Returns:
+        The keys world_size, device, mixed_precision, optimizer, lr_scheduler_type, those of
+        `describe_step`, those of the recipe in `keys` below, tune, lora (None, or see `describe_lora`),
+        num_trainable_parameters, optimization (the keys of ExtensionArguments, and
+        early_stopping_patience), further (see `describe_further`), loss (name, and q or None) and
+        augmentation (see `Augmentation.in_force`; {} of a linear probe).
+    """
     args, on_features = trainer.args, recipe.method.tune == "linear_probe"
     keys = (
         "total_train_batch_size",
@@ -165,13 +205,18 @@ def describe_training(recipe: Recipe, trainer: BaseTrainer) -> dict[str, Any]:
 
 
 def describe_further(recipe: Recipe, network: Network) -> list[str]:
-    """Say in words for the card what is not in plain fine-tuning: ["stochastic depth up to 0.1", ...]."""
+    """Say in words for the card what plain fine-tuning does not have: ["stochastic depth up to 0.1", ...]."""
     said = [*cards_of(recipe.extensions), *cards_of(recipe.training)]
     return said + (cards_of(recipe.model) if network.head == "new" else [])
 
 
 def describe_selection(trainer: BaseTrainer) -> dict[str, Any]:
-    """The score of the weights that are kept, on the selection slice."""
+    """Describe the weights that are kept by their score on the selection slice; scores them if nobody has.
+
+    Returns:
+        The keys metric (what selects), top1 (share from 0 to 1), n (images in the slice), best_step and
+        best_epoch (where the weights come from; the epoch counts in parts of one, 1.5).
+    """
     state, steps, best = trainer.state, trainer.sampler.steps_per_epoch, kept_step(trainer)
     scored = [row for row in state.log_history if row["step"] == best and "eval_top1" in row]
     top1 = scored[0]["eval_top1"] if scored else trainer.evaluate()["eval_top1"]
@@ -185,13 +230,13 @@ def describe_selection(trainer: BaseTrainer) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """How the run was started, without the machine's own paths."""
+    """Write how the run was started: "food101 train sample --output_dir x", absolute paths by their last name."""
     arguments = [_without_folder(a) for a in sys.argv[1:]]
     return shlex.join(["food101", "train", *arguments])
 
 
 def _without_folder(argument: str) -> str:
-    """`/home/me/runs/x` -> `x`, also behind `--key=`."""
+    """Cut an absolute path to its last name, also behind `--key=`: `/home/me/runs/x` -> `x`."""
     key, equals, value = (
         argument.partition("=") if argument.startswith("--") else ("", "", argument)
     )
@@ -199,7 +244,7 @@ def _without_folder(argument: str) -> str:
 
 
 def code_sha256() -> str:
-    """sha256 over the Python sources and recipes that make a run."""
+    """Hash the sources, recipes and templates that make a run; SHA-256 in hexadecimal digits."""
     digest = hashlib.sha256()
     for package in ("training", "inference", "model_card"):
         for name, content in package_sources(package).items():
@@ -218,7 +263,7 @@ def package_sources(package: str) -> dict[str, bytes]:
     The import system says where the package is, so that it does not matter where this file is.
 
     Raises:
-        RuntimeError: there is none, and a digest of nothing would look like one of something.
+        RuntimeError: no source was found; a digest of nothing would look like one of something.
     """
     root = package_folder(package)
     paths = sorted(
@@ -232,7 +277,7 @@ def package_sources(package: str) -> dict[str, bytes]:
 
 
 def trained_line(facts: dict[str, Any], num_parameters: int) -> str:
-    """Say what is trained, for the line that a run starts with; "" where it is everything.
+    """Say which share of the parameters LoRA trains, for the line that a run starts with; "" without LoRA.
 
     Args:
         facts: the block "training" of run.json.

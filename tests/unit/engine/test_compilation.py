@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a step is computed: compiled, checkpointed, in TF32, and without waiting for the device."""
+"""A compiled step, and a step in TF32."""
 
 import json
-import math
-import warnings
-from collections import Counter
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import ResNetConfig, ResNetForImageClassification
 
 from tests.unit.toys import (
     tiny_network,
@@ -20,41 +15,16 @@ from tests.unit.toys import (
 )
 from training.common.errors import UserError
 from training.common.precision import full_float32, tf32
-from training.config.recipe import parse_recipe
 from training.engine.compilation import trains_in_tf32
 from training.engine.trainer import FoodTrainer
 from training.engine.wiring import build_trainer
-from training.model.arguments import ModelArguments
-from training.model.create import build_network
-from training.model.network import Network
-from training.run.record import describe_step, input_line, step_line
+from training.run.record import describe_step
 
 NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
 
 
 def losses(trainer: FoodTrainer) -> list[float]:
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
-
-
-# ---- attention and optimizer ------------------------------------------------------------------
-
-
-def test_attention_is_sdpa_wherever_the_network_comes_from(tmp_path):
-    network = tiny_network()
-    network.model.save_pretrained(tmp_path)
-    network.processor.save_pretrained(tmp_path)
-    labels = list(network.model.config.id2label.values())
-    networks = [network]
-    for size in (32, 64):  # as saved, and with its positions resized
-        networks.append(build_network(ModelArguments(str(tmp_path), image_size=size), labels, 0))
-    assert [n.model.config._attn_implementation for n in networks] == ["sdpa"] * 3
-
-
-def test_adamw_is_fused_unless_the_recipe_says_otherwise(trainer_for):
-    optimizer = trainer_for().create_optimizer()
-    assert isinstance(optimizer, torch.optim.AdamW)
-    assert all(group["fused"] for group in optimizer.param_groups)
-    assert not trainer_for(optim="adamw_torch").create_optimizer().defaults["fused"]
 
 
 # ---- torch.compile ----------------------------------------------------------------------------
@@ -95,7 +65,11 @@ def test_a_compiled_run_is_the_same_run(dynamo, tiny_run, tiny_data, tmp_path):
         assert all((ours[key] - plain[key]).abs().max() < 1e-4 for key in plain), name
 
 
-def test_a_compiled_run_continues_from_an_uncompiled_checkpoint(dynamo, trainer_for, tmp_path):
+def test_a_compiled_run_continues_from_an_uncompiled_checkpoint(dynamo, splits, tmp_path):
+    def trainer_for(name: str, **values: object) -> FoodTrainer:
+        settings = tiny_settings(tmp_path / name, **values)
+        return build_trainer(tiny_network(num_hidden_layers=1), splits, settings)
+
     plain = trainer_for("plain", num_train_epochs=2, logging_steps=1)
     plain.train()
     compiled = trainer_for(
@@ -119,19 +93,6 @@ def test_what_cannot_be_compiled_is_one_line(trainer_for):
         trainer.train()
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "known"),
-    [
-        ("backend", "indctor", "inductor"),
-        ("mode", "fast", "reduce-overhead"),
-        ("backend", "no", ""),
-    ],
-)
-def test_unknown_words_for_compilation_are_refused_at_once(tmp_path, key, value, known):
-    with pytest.raises(UserError, match=f"torch_compile_{key} is {value}: give one of .*{known}"):
-        tiny_settings(tmp_path, **{f"torch_compile_{key}": value})
-
-
 def test_compilation_asked_for_by_the_launcher_is_recorded(trainer_for, monkeypatch):
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
     trainer = trainer_for()
@@ -142,52 +103,6 @@ def test_compilation_asked_for_by_the_launcher_is_recorded(trainer_for, monkeypa
     assert describe_step(trainer_for())["compile"] is None
     trainer = trainer_for(torch_compile=True)
     assert describe_step(trainer)["compile"] == {"backend": "inductor", "mode": "default"}
-
-
-# ---- gradient checkpointing -------------------------------------------------------------------
-
-
-def test_checkpointing_computes_twice_and_learns_the_same(trainer_for):
-    runs = {}
-    for wanted in (False, True):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=".*_checkpointing.*")  # of an old name
-            trainer = trainer_for(
-                str(wanted), gradient_checkpointing=wanted, logging_steps=1, **NO_CHECKPOINTS
-            )
-            calls: list[int] = []
-            layer = trainer.model.vit.layers[0]
-            layer.mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
-            trainer.train()
-        assert layer.gradient_checkpointing == wanted
-        runs[wanted] = losses(trainer), len(calls)
-    assert layer._gradient_checkpointing_func.keywords == {"use_reentrant": False}
-    (plain, once), (checkpointed, twice) = runs[False], runs[True]
-    assert checkpointed == pytest.approx(plain, abs=1e-5) and len(plain) == 4
-    assert (once, twice) == (4, 8)
-
-
-def test_checkpointing_has_one_name_in_every_version(tmp_path):
-    recipe = write_recipe(
-        tmp_path / "r.yaml", gradient_checkpointing_kwargs={"every_n_layers": 2},
-        gradient_checkpointing=True,
-    )  # fmt: skip
-    arguments = parse_recipe([str(recipe)]).training
-    names = ["gradient_checkpointing"]
-    names += ["activation_checkpointing"] if hasattr(arguments, "activation_checkpointing") else []
-    for name in names:
-        assert getattr(arguments, name) is True
-        assert getattr(arguments, f"{name}_kwargs") == {"every_n_layers": 2}
-
-
-def test_a_network_without_checkpointing_is_refused(splits, tmp_path):
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3)
-    ours = tiny_network()
-    other = Network(ResNetForImageClassification(config), ours.processor, ours.preprocessing,
-                    None, None, "new")  # fmt: skip
-    with pytest.raises(UserError, match="gradient_checkpointing: ResNet.* does not support it"):
-        build_trainer(other, splits, tiny_settings(tmp_path, gradient_checkpointing=True))
-    build_trainer(other, splits, tiny_settings(tmp_path))
 
 
 # ---- TF32 -------------------------------------------------------------------------------------
@@ -261,101 +176,3 @@ def test_tf32_is_in_force_while_training_and_not_after(trainer_for, monkeypatch,
     trainer.train()
     assert seen == [{"matmul": True, "convolution": True}]
     assert switches() == {"matmul": False, "convolution": True}
-
-
-def test_tf32_on_a_machine_without_it_is_refused(tmp_path):
-    with pytest.raises(UserError, match="tf32 requires"):
-        tiny_settings(tmp_path, tf32=True)
-
-
-# ---- the host does not wait for the device ----------------------------------------------------
-
-
-class Waits(TorchDispatchMode):
-    """Counts, by finished steps, the operations that on a GPU would wait for the device."""
-
-    def __init__(self, trainer: FoodTrainer) -> None:
-        super().__init__()
-        self.trainer, self.count = trainer, Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        waits = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2")
-        if func.overloadpacket.__name__ in waits:
-            self.count[self.trainer.state.global_step] += 1
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("further", [{}, {"ema_decay": 0.9, "drop_path": 0.2, "layer_decay": 0.8}])
-def test_nothing_waits_for_the_device_between_two_logs(trainer_for, further):
-    trainer = trainer_for(
-        total_train_batch_size=2, per_device_train_batch_size=1, max_steps=12, logging_steps=4,
-        **NO_CHECKPOINTS, **further,
-    )  # fmt: skip
-    with Waits(trainer) as waits:
-        trainer.train()
-    # Before each epoch, of 9 steps, the loader draws its seed on the host. A wait in a step would
-    # be counted at the number before it: 1, 2, 3, 5, 6, 7, 10 and 11 are missing.
-    assert waits.count[0] == waits.count[9] == 1
-    assert set(waits.count) == {0, 4, 8, 9, 12}
-
-
-def test_a_loss_that_is_not_finite_is_seen_without_logs_or_checkpoints(trainer_for):
-    trainer = trainer_for(**NO_CHECKPOINTS)
-    with torch.no_grad():
-        trainer.model.classifier.weight[0, 0] = math.nan
-    with pytest.raises(UserError, match="not finite at step 1"):
-        trainer.train()
-
-
-def test_batches_go_to_a_gpu_without_waiting(tmp_path, monkeypatch):
-    arguments = tiny_settings(tmp_path).training
-    assert not arguments.dataloader_pin_memory and not arguments.accelerator_config.non_blocking
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    arguments.use_cpu, arguments.accelerator_config = False, None
-    arguments._choose_workers(1)
-    assert arguments.dataloader_pin_memory
-    assert arguments.accelerator_config == {"non_blocking": True}
-    arguments.accelerator_config = {"even_batches": False}  # a recipe's own is left as it is
-    arguments._choose_workers(1)
-    assert arguments.accelerator_config == {"even_batches": False}
-
-
-# ---- what a run says of it --------------------------------------------------------------------
-
-
-def test_what_was_in_force_is_written_down(tiny_run):
-    training = json.loads((tiny_run / "run.json").read_text())["training"]
-    assert training["optimizer"] == "adamw_torch_fused"
-    assert training["attn_implementation"] == "sdpa"
-    assert (training["compile"], training["gradient_checkpointing"]) == (None, False)
-    assert training["tf32"] is False
-    assert training["input"] == {
-        "num_workers": 0, "prefetch_factor": None, "persistent_workers": False, "pin_memory": False,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("workers", "expected"),
-    [
-        ({"dataloader_num_workers": 0}, "no workers"),
-        ({"dataloader_num_workers": 3}, "3 workers a process, prefetch 4, kept alive"),
-        (
-            {
-                "dataloader_num_workers": 1,
-                "dataloader_prefetch_factor": 2,
-                "dataloader_persistent_workers": False,
-            },
-            "1 worker a process, prefetch 2",
-        ),
-    ],
-)
-def test_the_workers_in_words(trainer_for, workers, expected):
-    assert input_line(describe_step(trainer_for(**workers))["input"]) == expected
-
-
-def test_the_step_in_words(trainer_for):
-    facts = describe_step(trainer_for())
-    assert step_line(facts) == "sdpa attention, no workers"
-    facts |= {"attn_implementation": "eager", "tf32": True, "gradient_checkpointing": True}
-    facts |= {"compile": {"backend": "inductor", "mode": "default"}}
-    assert step_line(facts) == "compiled by inductor, gradient checkpointing, TF32, no workers"

@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Trainer subclass changes: decay groups, weights that come back, the mean loss."""
+"""The Trainer subclass: decay groups, the weights that are kept, the loss of a batch, its precision."""
 
 import json
-import math
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from transformers import DeiTConfig, DeiTForImageClassification
+from safetensors.torch import load_file
 
-from tests.unit.toys import LABELS, TINY_VIT, tiny_network
-from training.common.errors import UserError
-from training.engine.callbacks import EpochCallback, clock, finite
+from tests.unit.toys import (
+    LABELS,
+    tiny_network,
+)
 from training.engine.loss import Criterion
-from training.engine.method import load_weights
 from training.engine.trainer import FoodTrainer
 from training.evaluation.scoring import score
 from training.input.eval_images import EvalImages
@@ -33,9 +30,6 @@ NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model
 
 def weights(trainer: FoodTrainer) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
-
-
-# ---- weight decay -----------------------------------------------------------------------------
 
 
 def test_every_parameter_is_in_the_group_it_belongs_to(trainer_for):
@@ -57,41 +51,6 @@ def test_every_parameter_is_in_the_group_it_belongs_to(trainer_for):
     assert "vit.embeddings.patch_embeddings.projection.weight" not in plain
     assert "classifier.weight" not in plain
     assert any("norm" in name for name in plain) and any("bias" in name for name in plain)
-
-
-# ---- checkpoints ------------------------------------------------------------------------------
-
-
-def test_load_weights_restores_every_tensor(trainer_for, tmp_path):
-    """Trainer's own loading matches names non-strictly, and no encoder weight would match."""
-    trainer = trainer_for(max_steps=2, save_steps=2, save_strategy="steps", eval_strategy="no",
-                          load_best_model_at_end=False)  # fmt: skip
-    trainer.train()
-    trained = weights(trainer)
-    checkpoint = tmp_path / "run" / "checkpoint-2"
-    assert (checkpoint / "complete").is_file()
-    # The trap itself: the file's names are not the model's.
-    assert set(load_file(checkpoint / "model.safetensors")) != set(trained)
-    fresh = tiny_network(seed=9).model
-    assert all(not torch.equal(v, trained[k]) for k, v in fresh.state_dict().items() if v.std() > 0)
-    load_weights(fresh, checkpoint)
-    assert all(torch.equal(v, trained[k]) for k, v in fresh.state_dict().items())
-
-
-def test_checkpoints_of_something_else_are_refused(tmp_path):
-    model = tiny_network().model
-    tiny_network(hidden_size=48).model.save_pretrained(tmp_path / "wider")
-    with pytest.raises(UserError, match="wider is of another network: .*size mismatch"):
-        load_weights(model, tmp_path / "wider")
-    DeiTForImageClassification(DeiTConfig(**TINY_VIT, num_labels=3)).save_pretrained(
-        tmp_path / "deit"
-    )
-    with pytest.raises(UserError, match=r"\['DeiTForImage\w+'\] and not ViTForImage"):
-        load_weights(model, tmp_path / "deit")  # its encoder would be drawn at random
-    (tmp_path / "heads").mkdir()
-    save_file({"weights.0": torch.zeros(3, 32)}, tmp_path / "heads" / "model.safetensors")
-    with pytest.raises(UserError, match="heads holds no whole network .a linear probe's"):
-        load_weights(model, tmp_path / "heads")
 
 
 def test_the_best_checkpoint_is_kept_and_not_the_last(trainer_for, monkeypatch):
@@ -124,19 +83,6 @@ def test_a_resumed_run_ends_like_one_that_was_never_interrupted(trainer_for, tmp
     last = [load_file(tmp_path / name / "checkpoint-6" / "model.safetensors")
             for name in ("whole", "resumed")]  # fmt: skip
     assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
-
-
-@pytest.mark.parametrize(("step", "epoch"), [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)])
-def test_the_sampler_is_told_its_epoch(trainer_for, step, epoch):
-    """One process would get it from accelerate as well; several ranks after a resume would not."""
-    trainer = trainer_for()
-    (callback,) = [c for c in trainer.callback_handler.callbacks if isinstance(c, EpochCallback)]
-    trainer.state.global_step = step
-    callback.on_epoch_begin(trainer.args, trainer.state, trainer.control)
-    assert trainer.sampler.epoch == epoch
-
-
-# ---- the loss ---------------------------------------------------------------------------------
 
 
 # SGD shows a loss of the wrong scale, which AdamW would divide away; AdamW in turn enlarges the
@@ -215,33 +161,6 @@ def test_what_is_for_training_only_leaves_the_score_alone(trainer_for):
     )
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_step(trainer_for, monkeypatch):
-    trainer = trainer_for(num_train_epochs=3, learning_rate=0.02)
-    compute_loss, steps = trainer.compute_loss, []
-
-    def broken(*args: object, **kwargs: object) -> torch.Tensor:
-        steps.append(1)
-        return compute_loss(*args, **kwargs) * (math.nan if len(steps) >= 3 else 1.0)
-
-    monkeypatch.setattr(trainer, "compute_loss", broken)
-    monkeypatch.setattr(trainer, "evaluate", lambda *a, **k: {"eval_top1": 0.5})
-    with pytest.raises(UserError, match=r"not finite at step 3: lower learning_rate \(0.02\)"):
-        trainer.train()
-    saved = sorted(path.name for path in Path(trainer.args.output_dir).glob("checkpoint-*"))
-    assert saved == ["checkpoint-2"]  # the one before it, and none of NaN
-
-
-def test_weights_that_are_nan_stop_at_the_first_step(trainer_for):
-    trainer = trainer_for(**NO_CHECKPOINTS, logging_steps=1)
-    with torch.no_grad():
-        trainer.model.classifier.weight[0, 0] = math.nan
-    with pytest.raises(UserError, match="not finite at step 1"):
-        trainer.train()
-
-
-# ---- precision --------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def bf16(monkeypatch):
     """As `accelerate launch --mixed_precision bf16`; the state is one for the whole process."""
@@ -268,37 +187,8 @@ def test_selection_is_scored_in_bf16_and_the_report_in_float32(bf16, trainer_for
     assert set(seen) == {(False, torch.float32)} and logits.dtype == "float32"
 
 
-# ---- small things -----------------------------------------------------------------------------
-
-
-def test_fewer_images_than_a_batch_are_refused(trainer_for):
-    with pytest.raises(UserError, match="total_train_batch_size 19 is more than the 18 training"):
-        trainer_for(total_train_batch_size=19)
-    trainer_for(total_train_batch_size=18)
-
-
-def test_an_unknown_metric_is_refused_before_the_first_step(trainer_for):
-    with pytest.raises(UserError, match="metric_for_best_model is acc: give one of top1, .*, loss"):
-        trainer_for(metric_for_best_model="acc")
-    trainer_for(metric_for_best_model="eval_nll")
-
-
-def test_the_log_is_json_beside_the_run(trainer_for, tmp_path):
-    trainer = trainer_for(num_train_epochs=1, logging_steps=1, save_strategy="no",
-                          load_best_model_at_end=False)  # fmt: skip
-    trainer.train()
-    rows = json.loads((tmp_path / "run" / "log_history.json").read_text())
-    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
-    assert any("eval_top1" in row for row in rows)
-    assert rows == trainer.state.log_history
-
-
-def test_what_json_cannot_say_becomes_null():
-    assert finite({"a": math.nan, "b": math.inf, "c": 1.5, "d": 2}) == (
-        {"a": None, "b": None, "c": 1.5, "d": 2}
-    )
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (3661, "1:01:01")])
-def test_clock(seconds, text):
-    assert clock(seconds) == text
+def test_adamw_is_fused_unless_the_recipe_says_otherwise(trainer_for):
+    optimizer = trainer_for().create_optimizer()
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert all(group["fused"] for group in optimizer.param_groups)
+    assert not trainer_for(optim="adamw_torch").create_optimizer().defaults["fused"]

@@ -2,10 +2,18 @@
 """The global batch, cut over processes and accumulation."""
 
 import pytest
-from transformers import TrainingArguments
+import torch
+from transformers import (
+    TrainingArguments,
+)
 
-from tests.unit.toys import tiny_arguments
+from tests.unit.toys import (
+    tiny_arguments,
+    tiny_settings,
+    write_recipe,
+)
 from training.common.errors import UserError
+from training.config.recipe import parse_recipe
 from training.engine import training_arguments as config
 
 
@@ -75,3 +83,57 @@ def test_what_does_not_divide_is_refused_with_the_numbers(
 def test_how_many_images_are_scored_at_once(tmp_path, device, given, expected):
     values = {"total_train_batch_size": device, "per_device_eval_batch_size": given}
     assert tiny_arguments(tmp_path, **values).per_device_eval_batch_size == expected
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"eval_strategy": "no"}, {"load_best_model_at_end": False}, {"eval_on_start": True}],
+    ids=lambda o: min(o),
+)
+def test_early_stopping_needs_scores_and_the_best_weights(tmp_path, other):
+    with pytest.raises(UserError, match=f"early_stopping_patience 2 with {min(other)}"):
+        tiny_settings(tmp_path, early_stopping_patience=2, **other)
+
+
+def test_batches_go_to_a_gpu_without_waiting(tmp_path, monkeypatch):
+    arguments = tiny_settings(tmp_path).training
+    assert not arguments.dataloader_pin_memory and not arguments.accelerator_config.non_blocking
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    arguments.use_cpu, arguments.accelerator_config = False, None
+    arguments._choose_workers(1)
+    assert arguments.dataloader_pin_memory
+    assert arguments.accelerator_config == {"non_blocking": True}
+    arguments.accelerator_config = {"even_batches": False}  # a recipe's own is left as it is
+    arguments._choose_workers(1)
+    assert arguments.accelerator_config == {"even_batches": False}
+
+
+def test_checkpointing_has_one_name_in_every_version(tmp_path):
+    recipe = write_recipe(
+        tmp_path / "r.yaml", gradient_checkpointing_kwargs={"every_n_layers": 2},
+        gradient_checkpointing=True,
+    )  # fmt: skip
+    arguments = parse_recipe([str(recipe)]).training
+    names = ["gradient_checkpointing"]
+    names += ["activation_checkpointing"] if hasattr(arguments, "activation_checkpointing") else []
+    for name in names:
+        assert getattr(arguments, name) is True
+        assert getattr(arguments, f"{name}_kwargs") == {"every_n_layers": 2}
+
+
+def test_tf32_on_a_machine_without_it_is_refused(tmp_path):
+    with pytest.raises(UserError, match="tf32 requires"):
+        tiny_settings(tmp_path, tf32=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "known"),
+    [
+        ("backend", "indctor", "inductor"),
+        ("mode", "fast", "reduce-overhead"),
+        ("backend", "no", ""),
+    ],
+)
+def test_unknown_words_for_compilation_are_refused_at_once(tmp_path, key, value, known):
+    with pytest.raises(UserError, match=f"torch_compile_{key} is {value}: give one of .*{known}"):
+        tiny_settings(tmp_path, **{f"torch_compile_{key}": value})

@@ -2,13 +2,20 @@
 """Networks from scratch and from saved files: which head, which labels, which resolution."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForImageClassification
+from transformers import (
+    AutoModelForImageClassification,
+)
 
-from tests.unit.toys import LABELS, TINY_VIT, tiny_network
+from tests.unit.toys import (
+    LABELS,
+    TINY_VIT,
+    tiny_network,
+)
 from training.common.errors import UserError
 from training.model.arguments import ModelArguments
 from training.model.create import build_network
@@ -226,3 +233,41 @@ def test_a_damaged_file_is_one_line(saved, tmp_path):
     weights.write_bytes(weights.read_bytes()[:2000])
     with pytest.raises(UserError, match="cannot be loaded"):
         load_network(tmp_path)
+
+
+def test_only_a_new_head_is_scaled(tmp_path):
+    def build(labels: list[str] = LABELS, **values: object) -> dict[str, torch.Tensor]:
+        network = build_network(ModelArguments(**values), labels, 0)
+        return network.model.state_dict()
+
+    plain = build(model_config=TINY_VIT)
+    for scale in (0.0, 0.001):
+        scaled = build(model_config=TINY_VIT, head_init_scale=scale)
+        for name, value in plain.items():
+            wanted = value * scale if name.startswith("classifier") else value
+            assert torch.equal(scaled[name], wanted), name
+    assert plain["classifier.weight"].std() > 0
+    network = tiny_network()
+    network.model.save_pretrained(tmp_path)
+    network.processor.save_pretrained(tmp_path)
+    kept = build(model=str(tmp_path), head_init_scale=0.0)
+    assert torch.equal(kept["classifier.weight"], plain["classifier.weight"])
+    renewed = build(["a", "b", "c"], model=str(tmp_path), head_init_scale=0.0)
+    assert not renewed["classifier.weight"].any()
+
+
+@pytest.mark.parametrize("scale", [-1.0, 1.5, math.nan])
+def test_impossible_scales_of_the_head(scale):
+    with pytest.raises(UserError, match=f"^head_init_scale is {scale}"):
+        ModelArguments(head_init_scale=scale)
+
+
+def test_attention_is_sdpa_wherever_the_network_comes_from(tmp_path):
+    network = tiny_network()
+    network.model.save_pretrained(tmp_path)
+    network.processor.save_pretrained(tmp_path)
+    labels = list(network.model.config.id2label.values())
+    networks = [network]
+    for size in (32, 64):  # as saved, and with its positions resized
+        networks.append(build_network(ModelArguments(str(tmp_path), image_size=size), labels, 0))
+    assert [n.model.config._attn_implementation for n in networks] == ["sdpa"] * 3

@@ -18,11 +18,12 @@ from training.model.head import head_of
 from training.probe import trainer as probe
 from training.probe.arguments import ProbeArguments
 from training.probe.features import image_features
-from training.probe.heads import copy_head
 from training.probe.phases import build_probe
 from training.probe.trainer import ProbeTrainer, best_rate, scaled_rate
 
 RATES = [0.01, 1.0, 30.0]
+LAST = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+NO_SCORE = {"eval_strategy": "no", "load_best_model_at_end": False}
 TOO_HIGH = 9e39  # for 256 images a step; for 8, the scores leave float32
 
 
@@ -64,21 +65,14 @@ def test_a_schedule_with_a_lowest_rate_falls(probe_for, splits):
     assert last == pytest.approx([rate * share for rate in first]) and share < 0.1
 
 
-def test_a_head_for_something_else_is_refused():
-    network = tiny_network()
-    values = {"weight": torch.zeros(5, 32), "bias": torch.zeros(5)}
-    with pytest.raises(UserError, match="for 5 labels and 32 features, the network's for 3 and 32"):
-        copy_head(values, network)
-
-
 # ---- training ---------------------------------------------------------------------------------
 
 
 def test_each_head_is_what_it_would_be_alone(probe_for):
-    together = probe_for("together", num_train_epochs=3, load_best_model_at_end=False)
+    together = probe_for("together", num_train_epochs=3, **LAST)
     together.train()
     for i, rate in enumerate(RATES):
-        alone = probe_for(f"alone{i}", [rate], num_train_epochs=3, load_best_model_at_end=False)
+        alone = probe_for(f"alone{i}", [rate], num_train_epochs=3, **LAST)
         alone.train()
         (only,) = heads_of(alone)
         for name, value in heads_of(together)[i].items():
@@ -88,7 +82,7 @@ def test_each_head_is_what_it_would_be_alone(probe_for):
 @pytest.mark.parametrize("more", [{}, {"label_smoothing_factor": 0.1, "warmup_steps": 2}])
 def test_a_head_is_what_plain_torch_makes_of_it(probe_for, splits, more):
     """SGD with momentum on a cosine, at the rate times batch / 256, in the order of the seed."""
-    trainer = probe_for(num_train_epochs=3, load_best_model_at_end=False, **more)
+    trainer = probe_for(num_train_epochs=3, **LAST, **more)
     expected = [torch.nn.Linear(32, 3) for _ in RATES]
     for head in expected:
         head.load_state_dict(head_of(trainer.network.model).state_dict())
@@ -122,7 +116,9 @@ def test_a_head_is_what_plain_torch_makes_of_it(probe_for, splits, more):
 def test_accumulated_batches_are_one_big_batch(probe_for):
     runs = []
     for device in (8, 4):
-        trainer = probe_for(f"by{device}", per_device_train_batch_size=device, logging_steps=1)
+        trainer = probe_for(
+            f"by{device}", per_device_train_batch_size=device, logging_steps=1, **LAST
+        )
         assert trainer.args.gradient_accumulation_steps == 8 // device
         trainer.train()
         losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
@@ -160,12 +156,12 @@ def test_no_head_left_stops_the_run(probe_for, strategy, tmp_path):
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_heads_and_features_are_float32_in_any_precision(probe_for, precision, monkeypatch):
     """Bit for bit the heads of a run without mixed precision."""
-    exact = probe_for("exact")
+    exact = probe_for("exact", **LAST)
     exact.train()
     AcceleratorState._reset_state(True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
     try:
-        trainer = probe_for("mixed")
+        trainer = probe_for("mixed", **LAST)
         assert trainer.accelerator.mixed_precision == precision
         trainer.train()
     finally:
@@ -194,11 +190,12 @@ def test_a_resumed_probe_ends_like_one_that_was_never_interrupted(
 
 
 def test_a_checkpoint_of_something_else_is_refused(probe_for, trainer_for, tmp_path):
-    probe_for("two", RATES[:2]).train()
-    trainer_for("full").train()
+    saved = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1, **NO_SCORE}
+    probe_for("two", RATES[:2], **saved).train()
+    trainer_for("full", **saved).train()
     for name in ("two", "full"):
-        with pytest.raises(UserError, match=f"{name}/checkpoint-4 does not hold 3 heads"):
-            probe_for("run").train(resume_from_checkpoint=str(tmp_path / name / "checkpoint-4"))
+        with pytest.raises(UserError, match=f"{name}/checkpoint-1 does not hold 3 heads"):
+            probe_for("run").train(resume_from_checkpoint=str(tmp_path / name / "checkpoint-1"))
 
 
 # ---- the choice -------------------------------------------------------------------------------
@@ -235,8 +232,7 @@ def test_the_best_of_epochs_and_heads_is_in_the_network(probe_for, monkeypatch, 
 
 
 def test_the_last_heads_are_kept_where_the_recipe_says_so(probe_for, tmp_path):
-    values = {"load_best_model_at_end": False, "eval_strategy": "no", "save_strategy": "no"}
-    trainer = probe_for(**values)
+    trainer = probe_for(**LAST)
     trainer.train()
     result = json.loads((tmp_path / "run" / "probe.json").read_text())
     assert result["step"] == 4 and 0 <= result["top1"] <= 1

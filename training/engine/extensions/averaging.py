@@ -32,7 +32,7 @@ class MovingAverage(Extension):
 
     @classmethod
     def build(cls, network: Network, settings: Settings) -> MovingAverage | None:
-        """Make it where `ema_decay` is set."""
+        """Make the extension where `ema_decay` is set; None where it is not."""
         decay = settings.extensions.ema_decay
         return None if decay is None else cls(decay)
 
@@ -81,7 +81,7 @@ class WeightAverage:
     and a counter read back from the device at every step; the arithmetic is torch's.
 
     Args:
-        model: on its device; every process has the same weights (DDP keeps them so).
+        model: is on its device; every process has the same weights (DDP keeps them so).
         decay: share of the old average in the new one, after the warm-up.
     """
 

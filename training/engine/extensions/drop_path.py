@@ -24,12 +24,13 @@ from training.engine.extension import Extension
 from training.engine.training_arguments import Settings
 from training.model.network import Network
 
-BRANCHES = ("attention", "mlp")  # of ViTLayer and DeiTLayer: what is added to the residual
+# Modules of ViTLayer and DeiTLayer whose outputs are added to the residual.
+BRANCHES = ("attention", "mlp")
 
 
 @dataclass(frozen=True)
 class DrawBranches:
-    """Draws for an image one number a branch: "drop_path" (num_branches,), uniform in [0, 1)."""
+    """Draws "drop_path" (num_branches,) for an image: float32, uniform in [0, 1), a number a branch."""
 
     num_branches: int
     stream: int = 4
@@ -55,26 +56,37 @@ class DropPath(Extension):
 
     @classmethod
     def build(cls, network: Network, settings: Settings) -> DropPath | None:
-        """Hook every block of the network where `drop_path` is above 0.
+        """Hook every block of the network where `drop_path` is above 0; None where it is 0.
 
         Raises:
-            UserError: a network whose blocks are not known.
+            UserError: as `add_drop_path`.
         """
         rate = settings.extensions.drop_path
         return add_drop_path(network.model, rate) if rate else None
 
     def before_forward(self, batch: dict[str, torch.Tensor]) -> None:
-        """Take what was drawn out of the batch; batches that are scored have none."""
+        """Take "drop_path" out of the batch into `drawn`; batches that are scored have none."""
         self.drawn = batch.pop("drop_path", None)
 
 
 class DroppedBranch:
-    """Forward hook that zeroes a branch's output for a share `rate` of the images of a batch."""
+    """Forward hook that zeroes a branch's output for a share of the images of a training batch.
+
+    Args:
+        drop_path: holds what was drawn for the batch at hand.
+        column: the branch's column of `drop_path.drawn`.
+        rate: the share, above 0 and below 1.
+    """
 
     def __init__(self, drop_path: DropPath, column: int, rate: float) -> None:
         self.drop_path, self.column, self.rate = drop_path, column, rate
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+        """Return `output` with the drawn images zeroed; unchanged where `module` does not train.
+
+        Raises:
+            RuntimeError: nothing was drawn for the batch.
+        """
         if not module.training:
             return output
         if self.drop_path.drawn is None:
@@ -86,21 +98,30 @@ class DroppedBranch:
 
 
 def drop_rows(branch: torch.Tensor, drawn: torch.Tensor, rate: float) -> torch.Tensor:
-    """[batch, ...] -> the same, each row 0 where `drawn` < `rate` and else divided by 1 - `rate`."""
+    """Zero the rows of `branch` whose `drawn` is below `rate`, and divide the others by 1 - `rate`.
+
+    Args:
+        branch: (batch, ...).
+        drawn: (batch,), uniform in [0, 1).
+        rate: 0 to below 1.
+    """
     keep = (drawn >= rate).to(branch.dtype) / (1 - rate)
     return branch * keep.view(-1, *[1] * (branch.ndim - 1))
 
 
 def rates_by_depth(drop_path: float, depth: int) -> list[float]:
-    """0 in the first block to `drop_path` in the last; one block alone has `drop_path`."""
+    """Give each of `depth` blocks its rate, linearly from 0 to `drop_path`; a single block has `drop_path`."""
     return [drop_path * i / (depth - 1) if depth > 1 else drop_path for i in range(depth)]
 
 
 def add_drop_path(model: PreTrainedModel, drop_path: float) -> DropPath:
-    """Hook every block of a ViT or DeiT; `drop_path` is the last block's rate, above 0.
+    """Hook every block of a ViT or DeiT, in place; `drop_path` is the last block's rate, above 0.
+
+    Returns:
+        The extension that the hooks read what was drawn from.
 
     Raises:
-        UserError: a network whose blocks are not known.
+        UserError: the blocks are not known, or have a stochastic depth of their own.
     """
     layers = getattr(model.base_model, "layers", [])
     if not len(layers) or not all(hasattr(block, name) for block in layers for name in BRANCHES):

@@ -20,11 +20,11 @@ class Erasing(Extension):
 
     @classmethod
     def build(cls, network: Network, settings: Settings) -> Erasing | None:
-        """Make it where `random_erasing` is above 0."""
+        """Make the extension where `random_erasing` is above 0; None where it is 0."""
         probability, size = settings.augmentation.random_erasing, network.preprocessing
         return cls(DrawErasing(size.height, size.width, probability)) if probability else None
 
     def before_forward(self, batch: dict[str, torch.Tensor]) -> None:
-        """Erase the drawn boxes from `pixel_values`."""
+        """Erase the drawn boxes, "erase_box" (batch, 4), from `pixel_values`; scored batches have none."""
         if "erase_box" in batch:
             batch["pixel_values"] = erase(batch["pixel_values"], batch["erase_box"])

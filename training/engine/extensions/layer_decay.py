@@ -29,10 +29,10 @@ class LayerDecay(Extension):
 
     @classmethod
     def build(cls, network: Network, settings: Settings) -> LayerDecay | None:
-        """Make it where `layer_decay` is not 1.
+        """Make the extension where `layer_decay` is not 1; None where it is 1.
 
         Raises:
-            UserError: the depth of a parameter is not known.
+            UserError: as `layer_ids`.
         """
         decay = settings.extensions.layer_decay
         if decay == 1:
@@ -41,18 +41,19 @@ class LayerDecay(Extension):
         return cls(decay)
 
     def parameter_groups(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-        """Split the optimizer's groups by depth."""
+        """Split the optimizer's groups by depth; see `decay_learning_rates`."""
         decay_learning_rates(optimizer, model, self.decay)
 
 
 def layer_ids(model: nn.Module) -> dict[str, int]:
-    """Depth of every parameter of a ViT or DeiT, by its name in `model.named_parameters()`.
+    """Map the name of every parameter of a ViT or DeiT to its depth.
 
-    0 for the embeddings, 1..L for the encoder blocks, L+1 for the last norm and the head, as in
-    BEiT and MAE; timm puts the last norm with block L.
+    The names are those of `model.named_parameters()`. The depth is 0 for the embeddings, 1..L for the
+    encoder blocks, L+1 for the last norm and the head, as in BEiT and MAE; timm puts the last norm
+    with block L.
 
     Raises:
-        UserError: a parameter that is at none of these places.
+        UserError: a parameter is at none of these places, or there are no encoder blocks.
     """
     names = {name: _WRAPPERS.sub("", name) for name, _ in model.named_parameters()}
     blocks = {name: _BLOCK.match(plain) for name, plain in names.items()}
@@ -78,9 +79,9 @@ def layer_ids(model: nn.Module) -> dict[str, int]:
 
 
 def layer_scales(model: nn.Module, layer_decay: float) -> dict[str, float]:
-    """Learning rate of every parameter as a share of `learning_rate`.
+    """Map the name of every parameter to its share of `learning_rate`.
 
-    `layer_decay ** (L + 1 - id)`: the head learns at the full rate, the embeddings at the lowest
+    The share is `layer_decay ** (L + 1 - depth)`: the head learns at the full rate, the embeddings at the lowest
     (BEiT, https://arxiv.org/abs/2106.08254; MAE, https://arxiv.org/abs/2111.06377).
     """
     ids = layer_ids(model)
@@ -97,7 +98,7 @@ def decay_learning_rates(
     the first group, and that is the highest, the recipe's `learning_rate`.
 
     Raises:
-        UserError: a network of unknown names, or an optimizer that hides its parameters.
+        UserError: as `layer_ids`, or the optimizer has no rate for each group of parameters.
     """
     scales = layer_scales(model, layer_decay)
     by_parameter = {id(p): scales[name] for name, p in model.named_parameters()}

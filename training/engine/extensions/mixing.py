@@ -21,7 +21,7 @@ class Mixing(Extension):
 
     @classmethod
     def build(cls, network: Network, settings: Settings) -> Mixing | None:
-        """Make it where mixup or cutmix is on in the first epoch."""
+        """Make the extension where mixup or cutmix is on in the first epoch; None where neither is."""
         if not settings.augmentation.mixes(epoch=0):
             return None
         size = network.preprocessing

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layer-wise learning rates, the scale of a new head, early stopping."""
+"""Layer-wise learning rates: the depth of every parameter, the optimizer's groups, their schedule."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,10 @@ from transformers import (
     ViTModel,
 )
 
-from tests.unit.toys import LABELS, TINY_VIT, tiny_network, tiny_settings
+from tests.unit.toys import TINY_VIT, tiny_network, tiny_settings
 from training.common.errors import UserError
 from training.engine.extensions.layer_decay import layer_ids, layer_scales
-from training.engine.trainer import FoodTrainer
 from training.engine.wiring import build_trainer
-from training.model.arguments import ModelArguments
-from training.model.create import build_network
 
 NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
 BLOCK = [
@@ -38,9 +34,6 @@ BLOCK = [
     )
     for kind in ("weight", "bias")
 ]
-
-
-# ---- layer-wise learning rates ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -152,106 +145,3 @@ def test_a_resumed_run_with_layer_decay_ends_like_the_whole(trainer_for, tmp_pat
         for p, q in zip(one["params"], two["params"], strict=True):
             moments = whole.optimizer.state[p], resumed.optimizer.state[q]
             assert torch.equal(moments[0]["exp_avg"], moments[1]["exp_avg"])
-
-
-# ---- the scale of a new head ------------------------------------------------------------------
-
-
-def test_only_a_new_head_is_scaled(tmp_path):
-    def build(labels: list[str] = LABELS, **values: object) -> dict[str, torch.Tensor]:
-        network = build_network(ModelArguments(**values), labels, 0)
-        return network.model.state_dict()
-
-    plain = build(model_config=TINY_VIT)
-    for scale in (0.0, 0.001):
-        scaled = build(model_config=TINY_VIT, head_init_scale=scale)
-        for name, value in plain.items():
-            wanted = value * scale if name.startswith("classifier") else value
-            assert torch.equal(scaled[name], wanted), name
-    assert plain["classifier.weight"].std() > 0
-    network = tiny_network()
-    network.model.save_pretrained(tmp_path)
-    network.processor.save_pretrained(tmp_path)
-    kept = build(model=str(tmp_path), head_init_scale=0.0)
-    assert torch.equal(kept["classifier.weight"], plain["classifier.weight"])
-    renewed = build(["a", "b", "c"], model=str(tmp_path), head_init_scale=0.0)
-    assert not renewed["classifier.weight"].any()
-
-
-# ---- early stopping ---------------------------------------------------------------------------
-
-
-def stops(trainer: FoodTrainer, scores: list[float], monkeypatch, **kwargs: object) -> int:
-    """The step at which training ended when the epochs score so; two steps an epoch."""
-    top1 = iter(scores)
-    monkeypatch.setattr(trainer, "compute_metrics", lambda _: {"top1": next(top1), "nll": 1.0})
-    trainer.train(**kwargs)
-    return trainer.state.global_step
-
-
-def test_training_stops_after_scorings_that_were_not_better(trainer_for, monkeypatch):
-    scores = [0.5, 0.7, 0.6, 0.7, 0.9, 0.9]
-    stopped = trainer_for(num_train_epochs=6, early_stopping_patience=2)
-    assert stops(stopped, scores, monkeypatch) == 8  # the fourth epoch
-    assert (stopped.state.best_global_step, stopped.state.max_steps) == (4, 12)
-
-
-def test_a_resumed_run_goes_on_counting(trainer_for, monkeypatch):
-    values = {"num_train_epochs": 6, "early_stopping_patience": 2, "save_total_limit": 9}
-    whole = trainer_for("whole", **values)
-    assert stops(whole, [0.5, 0.4, 0.3], monkeypatch) == 6
-    resumed = trainer_for("resumed", **values)
-    checkpoint = str(Path(whole.args.output_dir) / "checkpoint-4")
-    assert stops(resumed, [0.3, 0.2], monkeypatch, resume_from_checkpoint=checkpoint) == 6
-
-
-def test_a_run_that_had_stopped_stays_stopped(trainer_for, monkeypatch):
-    """Killed after its last checkpoint, in the evaluation say: a resume must not train on."""
-    values = {"num_train_epochs": 6, "early_stopping_patience": 2, "save_total_limit": 9}
-    whole = trainer_for("whole", **values, ema_decay=0.9)
-    assert stops(whole, [0.5, 0.4, 0.3], monkeypatch) == 6
-    resumed = trainer_for("resumed", **values, ema_decay=0.9)
-    checkpoint = str(Path(whole.args.output_dir) / "checkpoint-6")
-    assert stops(resumed, [0.9], monkeypatch, resume_from_checkpoint=checkpoint) == 6
-    assert resumed.state.best_global_step == whole.state.best_global_step == 2
-    for one, two in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
-        assert torch.equal(one, two)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [{"eval_strategy": "no"}, {"load_best_model_at_end": False}, {"eval_on_start": True}],
-    ids=lambda o: min(o),
-)
-def test_early_stopping_needs_scores_and_the_best_weights(tmp_path, other):
-    with pytest.raises(UserError, match=f"early_stopping_patience 2 with {min(other)}"):
-        tiny_settings(tmp_path, early_stopping_patience=2, **other)
-
-
-# ---- values that are refused ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("layer_decay", 0.0),
-        ("layer_decay", 1.5),
-        ("layer_decay", math.nan),
-        ("drop_path", -0.1),
-        ("drop_path", 1.0),
-        ("drop_path", math.nan),
-        ("early_stopping_patience", 0),
-        ("ema_decay", 0.0),
-        ("ema_decay", 1.0),
-        ("ema_decay", math.nan),
-    ],
-)
-def test_impossible_values_are_named(tmp_path, key, value):
-    with pytest.raises(UserError, match=f"^{key} is {value}"):
-        tiny_settings(tmp_path, **{key: value})
-
-
-@pytest.mark.parametrize("scale", [-1.0, 1.5, math.nan])
-def test_impossible_scales_of_the_head(scale):
-    with pytest.raises(UserError, match=f"^head_init_scale is {scale}"):
-        ModelArguments(head_init_scale=scale)

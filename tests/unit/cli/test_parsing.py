@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the verbs' parsers have in common."""
+
+import argparse
+import logging
+import os
+
+import pytest
+
+from training.cli.parsing import FoodParser, add_verb, positive, quiet_libraries
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", "", " 1"])
+def test_what_is_no_whole_number_of_at_least_1(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number of at least 1"):
+        positive(text)
+
+
+def test_a_whole_number():
+    assert positive("12") == 12
+
+
+def test_a_complaint_is_one_line_and_exit_code_2(capsys):
+    parser = FoodParser(prog="food101")
+    verbs = parser.add_subparsers()
+
+    def label() -> None:
+        pass
+
+    add_verb(verbs, label, "label photographs").add_argument("--top_k", type=positive)
+    assert parser.parse_args(["label"]).verb is label
+    with pytest.raises(SystemExit) as left:
+        parser.parse_args(["label", "--top_k", "0"])
+    err = capsys.readouterr().err
+    assert left.value.code == 2 and err.count("\n") == 1
+    assert err.startswith("error: argument --top_k: '0' is not a whole")
+    assert err.endswith("(see `food101 label --help`)\n")
+
+
+def test_libraries_are_quiet_unless_somebody_said_otherwise(monkeypatch):
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    quiet_libraries()
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+    assert logging.getLogger("training").level == logging.INFO

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs card, release and push."""
+
+import json
+
+import pytest
+
+
+def test_a_release_of_an_unfinished_run(refused, tiny_run, tmp_path):
+    (tmp_path / "run").mkdir()
+    record = json.loads((tiny_run / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**record, "finished": None}))
+    assert "is not a finished run" in refused(
+        "release", tmp_path / "run", "--output", tmp_path / "out"
+    )
+
+
+def test_release_needs_an_output(refused, tiny_run):
+    assert "--output" in refused("release", tiny_run)
+
+
+def test_a_card_of_nothing(refused, tmp_path):
+    assert "run.json" in refused("card", tmp_path)
+
+
+@pytest.mark.parametrize("repo_id", ["food", "a/b/c", "user/..", "user/a b"])
+def test_push_checks_the_name_first(refused, tiny_run, repo_id):
+    message = refused("push", tiny_run / "release", "--dry_run", f"--repo_id={repo_id}")
+    assert f"repo_id {repo_id!r} is malformed" in message
+
+
+# ---- card, release, push ----------------------------------------------------------------------
+
+
+def test_the_card(food101, tiny_run, tmp_path):
+    code, out, err = food101("card", tiny_run / "release")
+    assert (code, err) == (0, "")
+    assert out == (tiny_run / "release" / "README.md").read_text(encoding="utf-8")
+    code, out, _ = food101("card", tiny_run / "release", "--repo_id=user/x", "--output",
+                           tmp_path / "card.md")  # fmt: skip
+    assert (code, out) == (0, "") and "user/x" in (tmp_path / "card.md").read_text()
+
+
+def test_release(food101, tiny_run, tmp_path):
+    code, out, _ = food101("release", tiny_run, "--output", tmp_path / "out")
+    assert code == 0 and "loaded back with the stock and the food pipeline" in out
+    for path in (tiny_run / "release").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_dry_run_of_push_lists_the_files(food101, tiny_run, no_network):
+    code, out, _ = food101("push", tiny_run / "release", "--repo_id=user/x", "--dry_run")
+    assert code == 0 and no_network == []
+    names = [line.split()[-1] for line in out.splitlines()]
+    assert names == sorted(p.name for p in (tiny_run / "release").iterdir() if p.stem != "release")

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs evaluate and predict; compare has a room of its own."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from tests.unit.toys import jpeg, write_image_folder
+
+
+@pytest.mark.parametrize("top_k", ["0", "-1", "x", "1.5", ""])
+def test_a_bad_top_k(refused, tiny_run, top_k):
+    assert "top_k" in refused("predict", tiny_run, "a.jpg", f"--top_k={top_k}")
+
+
+def test_a_shortened_option_is_not_guessed(refused, tiny_run):
+    assert "--top" in refused("predict", tiny_run, "a.jpg", "--top=3")
+
+
+def test_no_images(refused, tiny_run):
+    assert "IMAGE" in refused("predict", tiny_run)
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+@pytest.mark.parametrize("model", ["./nowhere", "/no/where", "nowhere"])
+def test_no_such_model(refused, tmp_path, verb, model):
+    images = [tmp_path / "a.jpg"] if verb == "predict" else []
+    assert f"{model} does not exist: give a run" in refused(verb, model, *images)
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_a_folder_without_a_model(refused, tmp_path, verb):
+    images = [tmp_path / "a.jpg"] if verb == "predict" else []
+    assert f"{tmp_path} holds no model" in refused(verb, tmp_path, *images)
+
+
+def test_a_missing_image(refused, tiny_run, tmp_path):
+    good, missing = tmp_path / "good.jpg", tmp_path / "missing.jpg"
+    good.write_bytes(jpeg(0))
+    assert f"{missing}: no such file" in refused("predict", tiny_run, good, missing)
+
+
+def test_a_text_file_as_image(refused, tiny_run, tmp_path):
+    (tmp_path / "notes.txt").write_text("this is no image")
+    message = refused("predict", tiny_run, tmp_path / "notes.txt")
+    assert f"{tmp_path / 'notes.txt'}: not a readable image" in message
+
+
+def test_a_url_is_not_fetched(refused, tiny_run):
+    assert "URLs are not fetched" in refused("predict", tiny_run, "https://example.org/a.jpg")
+
+
+# ---- predict ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def images(tiny_data) -> list[Path]:
+    return [tiny_data / "validation" / label / "0.jpg" for label in ("pizza", "cheesecake")]
+
+
+def test_predict_prints_a_line_an_image(food101, tiny_run, images):
+    code, out, err = food101("predict", tiny_run, *images, "--top_k", "2")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(image) for image in images]
+    assert all(line.count("%") == 2 for line in lines)
+
+
+def test_predict_gives_json(food101, tiny_run, images):
+    code, out, err = food101("predict", tiny_run / "release", *images, "--json")
+    assert (code, err) == (0, "")
+    rows = json.loads(out)
+    assert [row["image"] for row in rows] == [str(image) for image in images]
+    for row in rows:
+        scores = [label["score"] for label in row["labels"]]
+        assert sum(scores) == pytest.approx(1, abs=1e-5) and scores == sorted(scores)[::-1]
+        assert {label["label"] for label in row["labels"]} == {
+            "cheese_plate",
+            "cheesecake",
+            "pizza",
+        }
+
+
+def test_run_model_and_release_give_one_answer(food101, tiny_run, images):
+    answers = {
+        food101("predict", folder, *images, "--json")[1]
+        for folder in (tiny_run, tiny_run / "model", tiny_run / "release")
+    }
+    assert len(answers) == 1
+
+
+def test_predictions_are_those_of_the_evaluation(food101, tiny_run, tiny_data):
+    """The pipeline and the evaluation see the same pixels."""
+    rows = [r.split(",") for r in (tiny_run / "predictions.csv").read_text().splitlines()[1:]]
+    paths = sorted((tiny_data / "validation").rglob("*.jpg"))
+    answers = json.loads(food101("predict", tiny_run, *paths, "--json", "--top_k=1")[1])
+    for (_, label, predicted, score), path, answer in zip(rows, paths, answers, strict=True):
+        assert label == path.parent.name
+        assert answer["labels"][0]["label"] == predicted
+        assert answer["labels"][0]["score"] == pytest.approx(float(score), abs=2e-6)
+
+
+# ---- evaluate ---------------------------------------------------------------------------------
+
+
+def test_evaluating_again_gives_the_same_numbers(food101, tiny_run, tmp_path):
+    """To the last bit with the recorded batch size: another one orders the sums otherwise."""
+    before = json.loads((tiny_run / "evaluation.json").read_text())
+    words = ["--batch_size", before["batch_size"], "--output", tmp_path / "again.json"]
+    code, out, _ = food101("evaluate", tiny_run, *words)
+    assert code == 0 and "n = 18" in out
+    again = json.loads((tmp_path / "again.json").read_text())
+    passing = {"created", "seconds", "images_per_second"}
+    assert {k: v for k, v in again.items() if k not in passing} == (
+        {k: v for k, v in before.items() if k not in passing}
+    )
+    assert (
+        0.34 < again["metrics"]["top1"]["value"] < 1
+    )  # neither chance nor perfect, so it says something
+    assert f"top1     {before['metrics']['top1']['value']:.4f}" in out
+
+
+def test_a_release_needs_its_local_data_named(food101, refused, tiny_run, tiny_data):
+    """Strangers do not have the folder: run.json of a release holds its last name only."""
+    assert "give --dataset PATH" in refused("evaluate", tiny_run / "release")
+    code, out, _ = food101("evaluate", tiny_run / "release", "--dataset", tiny_data)
+    assert code == 0
+    assert out == food101("evaluate", tiny_run)[1]
+
+
+def test_the_batch_size_does_not_matter(food101, tiny_run):
+    outputs = {food101("evaluate", tiny_run, "--batch_size", n)[1] for n in (1, 5, 64)}
+    assert len(outputs) == 1  # to the four digits that are printed
+
+
+def test_the_cache_does_not_matter(food101, refused, tiny_run, monkeypatch, tmp_path):
+    """The run has filled it; a folder of its own is empty again, and stays so with 0."""
+    outputs = {food101("evaluate", tiny_run, "--eval_cache_gb", gb)[1] for gb in (0, 16, 0.00001)}
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    outputs.add(food101("evaluate", tiny_run, "--eval_cache_gb", 0)[1])
+    assert not list(tmp_path.rglob("eval-*.npy"))
+    outputs.add(food101("evaluate", tiny_run)[1])
+    assert len(list(tmp_path.rglob("eval-*.npy"))) == len(outputs) == 1
+    assert "eval_cache_gb is -1.0" in refused("evaluate", tiny_run, "--eval_cache_gb=-1")
+
+
+def test_another_label_set_is_refused(refused, tiny_run, tmp_path):
+    other = write_image_folder(tmp_path / "other", labels=["cheesecake", "pizza", "ramen"])
+    message = refused("evaluate", tiny_run, "--dataset", other)
+    assert "labels are not the model's" in message
+    assert "first: ramen" in message and "second: cheese_plate" in message
+
+
+def test_a_split_that_is_not_there(refused, tiny_run):
+    assert "has no split test: it has train, validation" in refused(
+        "evaluate", tiny_run, "--split", "test"
+    )

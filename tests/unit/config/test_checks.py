@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is refused because two keys do not fit each other."""
+
+import dataclasses
+
+import pytest
+
+from training.common.arguments import default_of
+from training.common.errors import UserError
+from training.config.checks import check_method
+from training.config.recipe import default_values, known_keys
+from training.engine.arguments import ExtensionArguments
+from training.input.arguments import Augmentation
+
+
+def test_mixing_that_would_never_end_is_refused(parse, refused):
+    text = "mixup: 0.8\nmix_off_epoch: 3\n"
+    said = refused(text, "--num_train_epochs", "3")
+    assert said.startswith("mix_off_epoch is 3 and num_train_epochs 3: mixing would never be off")
+    assert parse(text, "--num_train_epochs", "4").augmentation.mix_off_epoch == 3
+    for words in (["--mixup", "0"], ["--mix_off_epoch", "0"], ["--max_steps", "9"]):
+        parse(text, "--num_train_epochs", "3", *words)
+
+
+@pytest.mark.parametrize("key", ["mixup", "cutmix"])
+def test_an_odd_batch_cannot_be_mixed(parse, refused, key):
+    words = ["--total_train_batch_size=15", "--per_device_train_batch_size=5"]
+    message = refused(f"{key}: 0.8", *words)
+    assert message.startswith("per_device_train_batch_size is 5: mixup and cutmix mix pairs")
+    parse(f"{key}: 0.8\nmix_probability: 0", *words)
+    parse("random_erasing: 0.5", *words)
+
+
+# ---- keys that the method has no use for --------------------------------------------------------
+
+
+def check(tune: str, **values: object) -> None:
+    """Check a recipe that names `values` and has the defaults beside them."""
+    network = {"model": "user/vit"} if tune != "full" else {}
+    check_method({**default_values(), **network, "tune": tune, **values}, {"tune", *values})
+
+
+def said_of(tune: str, **values: object) -> str:
+    with pytest.raises(UserError) as error:
+        check(tune, **values)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("tune", ["full", "lora", "linear_probe", "probe_then_full"])
+def test_a_method_with_the_defaults_is_fine(tune):
+    check(tune)
+
+
+@pytest.mark.parametrize("tune", ["lora", "linear_probe", "probe_then_full"])
+def test_weights_that_stay_must_not_be_random(tune):
+    assert said_of(tune, model=None) == (
+        f"tune {tune} and model is null: the weights that it leaves as they are would be random; "
+        "give a model to start from, or tune full"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "users"),
+    [
+        ("lora_rank", 8, ["lora"]),
+        ("lora_target_modules", ["fc1"], ["lora"]),
+        ("probe_learning_rates", [0.1], ["linear_probe", "probe_then_full"]),
+        ("probe_epochs", 3.0, ["probe_then_full"]),
+    ],
+)
+def test_a_key_of_another_method_is_refused(key, value, users):
+    for tune in ("full", "lora", "linear_probe", "probe_then_full"):
+        if tune in users:
+            check(tune, **{key: value})
+        elif (key, tune) == ("probe_epochs", "linear_probe"):
+            assert "has no use for probe_epochs:" in said_of(tune, **{key: value})
+        else:
+            assert said_of(tune, **{key: value}) == (
+                f"{key} with tune {tune} does nothing: it is for tune {users[0]}; leave it out"
+            )
+
+
+def test_a_probe_names_all_that_it_has_no_use_for_in_one_line():
+    said = said_of("linear_probe", weight_decay=0.1, mixup=0.8, drop_path=0.1, train_short_side=64)
+    assert said.startswith(
+        "tune linear_probe has no use for weight_decay, mixup, drop_path, train_short_side: heads learn"
+    )
+    assert "\n" not in said
+
+
+def test_a_probe_accepts_a_key_that_says_what_it_does_anyway():
+    check("linear_probe", weight_decay=0, max_grad_norm=0, optim="sgd", mixup=0.0, ema_decay=None)
+
+
+def test_a_probe_refuses_every_key_of_augmentation_and_extensions():
+    for kind in (Augmentation, ExtensionArguments):
+        for field in dataclasses.fields(kind):
+            value = default_of(field)
+            other = "other" if isinstance(value, str) else [0.5, 1.0] if value == [0.08, 1] else 7
+            assert f"no use for {field.name}:" in said_of("linear_probe", **{field.name: other})
+
+
+def test_what_is_refused_is_a_key():
+    """A renamed key would be refused no more, without a word."""
+    from training.config.checks import _NAMED, _off_values
+
+    assert {*_NAMED, *_off_values()} <= known_keys()

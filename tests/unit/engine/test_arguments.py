@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ranges and choices of the keys about training."""
+
+import dataclasses
+import math
+import sys
+
+import pytest
+
+from tests.unit.toys import tiny_settings
+from training.common.arguments import default_of, keys_of
+from training.common.errors import UserError
+from training.engine.arguments import (
+    LOSSES,
+    METHODS,
+    ExtensionArguments,
+    LossArguments,
+    MethodArguments,
+    TrainerKeys,
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("layer_decay", 0.0),
+        ("layer_decay", 1.5),
+        ("layer_decay", math.nan),
+        ("drop_path", -0.1),
+        ("drop_path", 1.0),
+        ("drop_path", math.nan),
+        ("early_stopping_patience", 0),
+        ("ema_decay", 0.0),
+        ("ema_decay", 1.0),
+        ("ema_decay", math.nan),
+        ("average_last", 1),
+        ("gce_q", 0.0),
+        ("gce_q", 1.5),
+        ("loss", "focal"),
+        ("tune", "LoRA"),
+        ("lora_rank", 0),
+        ("lora_alpha", 0.0),
+        ("lora_alpha", math.inf),
+        ("lora_dropout", 1.0),
+        ("label_smoothing_factor", 1.0),
+        ("num_train_epochs", -1.0),
+        ("learning_rate", math.nan),
+        ("weight_decay", -0.1),
+        ("max_grad_norm", -1.0),
+        ("per_device_eval_batch_size", 0),
+    ],
+)
+def test_impossible_values_are_named(tmp_path, key, value):
+    with pytest.raises(UserError, match=f"^{key} is '?{value}'?: give "):
+        tiny_settings(tmp_path, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("layer_decay", 1.0),
+        ("drop_path", 0.0),
+        ("ema_decay", None),
+        ("average_last", 2),
+        ("gce_q", 1.0),
+        ("lora_dropout", 0.0),
+        ("early_stopping_patience", 1),
+        ("max_grad_norm", 0.0),
+    ],
+)
+def test_the_ends_of_the_ranges_are_taken(tmp_path, key, value):
+    settings = tiny_settings(tmp_path, **{key: value})
+    parts = (settings.extensions, settings.loss, settings.method, settings.training)
+    assert [vars(part)[key] for part in parts if key in vars(part)] == [value]
+
+
+def test_choices():
+    assert [LossArguments(loss=name).loss for name in LOSSES] == [*LOSSES]
+    assert [MethodArguments(tune=name).tune for name in METHODS] == [*METHODS]
+    with pytest.raises(UserError, match="tune is 'head': give full, linear_probe, .* or lora$"):
+        MethodArguments(tune="head")
+
+
+def test_q_is_that_of_the_loss_that_is_trained_on():
+    assert LossArguments(gce_q=0.5).generalized_q is None
+    assert LossArguments("generalized_cross_entropy", 0.5).generalized_q == 0.5
+
+
+def test_two_averages_exclude_each_other():
+    with pytest.raises(UserError, match="average_last 3 with ema_decay 0.9: .* leave one of them"):
+        ExtensionArguments(average_last=3, ema_decay=0.9)
+
+
+def test_lora_needs_names_and_peft(monkeypatch):
+    with pytest.raises(UserError, match="lora_target_modules is empty"):
+        MethodArguments(lora_target_modules=[])
+    monkeypatch.setitem(sys.modules, "peft", None)
+    MethodArguments()
+    with pytest.raises(UserError, match="tune is lora and peft is not installed"):
+        MethodArguments(tune="lora")
+
+
+@pytest.mark.parametrize("kind", [LossArguments, MethodArguments, ExtensionArguments, TrainerKeys])
+def test_every_key_has_a_help_and_a_default_that_it_accepts(kind):
+    keys = keys_of(kind)
+    assert list(keys) == [each.name for each in dataclasses.fields(kind)]
+    for each in dataclasses.fields(kind):
+        assert keys[each.name].help and keys[each.name].accepts(default_of(each)), each.name

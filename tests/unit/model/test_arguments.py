@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe's keys about the network."""
+
+import pytest
+
+from training.common.errors import UserError
+from training.model.arguments import ModelArguments, json_mapping
+
+
+def test_a_config_is_a_mapping_as_json():
+    wanted = {"hidden_size": 48, "hidden_act": "gelu"}
+    text = '{"hidden_size": 48, "hidden_act": "gelu"}'
+    assert ModelArguments(model_config=text).model_config == wanted
+    assert ModelArguments(model_config=wanted).model_config == wanted
+    for wrong in ("[1]", "hidden_size: 48", "3", "{"):
+        with pytest.raises(UserError, match="^model_config is '.*': give a mapping"):
+            json_mapping("model_config", wrong)
+
+
+def test_model_and_model_config_exclude_each_other():
+    with pytest.raises(UserError, match="model: null"):
+        ModelArguments(model="user/name", model_config='{"hidden_size": 48}')
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_size": 0}, "image_size is 0: give a number of pixels"),
+        ({"head_init_scale": 2.0}, "head_init_scale is 2.0: give 0 to 1"),
+        ({"head_init_scale": float("nan")}, "head_init_scale is nan: give 0 to 1"),
+        ({"weight_init": "zeros"}, "weight_init is 'zeros': give normal or mimetic"),
+        ({"model": "a/b", "weight_init": "mimetic"}, "mimetic and model a/b: it is for a network"),
+    ],
+)
+def test_impossible_values_are_named(values, message):
+    with pytest.raises(UserError) as error:
+        ModelArguments(**values)
+    assert message in str(error.value)
