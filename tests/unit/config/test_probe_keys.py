@@ -9,18 +9,7 @@ from tests.unit.toys import write_recipe
 from training.common.errors import UserError
 from training.config.recipe import parse_recipe
 
-
-@pytest.fixture
-def recipe(tmp_path) -> Path:
-    """A recipe of a linear probe; no model is loaded while it is parsed."""
-    return write_recipe(
-        tmp_path / "tiny.yaml",
-        model="user/vit",
-        model_config=None,
-        learning_rate=None,
-        tune="linear_probe",
-        probe_learning_rates=[0.01, 1.0, 30.0],
-    )
+RATES = [0.01, 1.0, 30.0]
 
 
 @pytest.fixture
