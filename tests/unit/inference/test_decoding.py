@@ -1,4 +1,4 @@
-"""Decoding: what images become. python -m pytest tests/unit/test_decoding.py"""
+"""Decoding: what images become."""
 
 import io
 import warnings

@@ -1,4 +1,4 @@
-"""The uploaded pipeline file. python -m pytest tests/unit/test_food_classification.py"""
+"""The uploaded pipeline file: what it accepts and gives back, and that training sees the same."""
 
 import ast
 import io

@@ -18,7 +18,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 
 from inference import food_classification
-from inference.food_classification import Preprocessing
+from inference.food_classification import Preprocessing, decode_image
 from tests.unit.toys import LABELS, jpeg, tiny_network, tiny_settings
 from training.common import machine
 from training.common.errors import UserError
@@ -84,6 +84,17 @@ def test_a_batch_is_what_decoding_gives(positions):
         assert torch.equal(ours[key], value) and ours[key].dtype == value.dtype
         assert ours[key].stride() == value.stride()  # another layout would be another rounding
     assert torch.equal(cached[positions[0]]["pixel_values"], decoded[positions[0]]["pixel_values"])
+
+
+def test_pixels_are_the_pipelines_own():
+    split = ten()
+    images = EvalImages(split.dataset, SIZE)
+    assert len(images) == 10
+    for i, row in enumerate(split.dataset):
+        assert torch.equal(
+            images[i]["pixel_values"], SIZE.crop(decode_image(row["image"]["bytes"]))
+        )
+        assert images[i]["labels"] == i % 3
 
 
 def test_worker_processes_decode_the_same_in_the_same_order(monkeypatch):

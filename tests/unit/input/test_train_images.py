@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The law of the random crop, the order of an epoch, and what an augmented image depends on."""
+"""The law of the random crop, and what an augmented image depends on."""
 
 import io
 import math
@@ -11,10 +11,10 @@ from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image, ImageDraw, ImageOps
 
-from inference.food_classification import Preprocessing, decode_image
+from inference.food_classification import Preprocessing
 from tests.unit.toys import jpeg
 from training.input.arguments import Augmentation
-from training.input.batch import EpochSampler, collate, to_model_input
+from training.input.batch import collate
 from training.input.eval_images import EvalImages
 from training.input.train_images import TrainImages, random_resized_crop
 
@@ -80,44 +80,6 @@ def test_small_crops_are_uniform_in_area():
 def test_extreme_shapes_fall_back_to_the_centre(size, expected):
     """No try at the full area fits into a strip: the largest central crop of ratio 3/4 to 4/3."""
     assert random_resized_crop(*size, (1.0, 1.0), np.random.default_rng(0)) == expected
-
-
-# ---- the order --------------------------------------------------------------------------------
-
-
-def epoch_keys(epoch: int, seed: int = 0, num_images: int = 21, batch: int = 4) -> list[int]:
-    sampler = EpochSampler(num_images, batch, seed)
-    sampler.set_epoch(epoch)
-    assert len(sampler) == num_images // batch * batch == batch * sampler.steps_per_epoch
-    return list(sampler)
-
-
-def test_an_epoch_is_a_permutation_cut_to_whole_batches():
-    positions = [key - 3 * 21 for key in epoch_keys(epoch=3)]
-    assert len(positions) == 20 == len(set(positions))
-    assert set(positions) < set(range(21))
-
-
-def test_keys_carry_the_epoch():
-    for epoch in (0, 1, 7):
-        assert {key // 21 for key in epoch_keys(epoch)} == {epoch}
-
-
-def test_the_order_depends_on_seed_and_epoch():
-    def order(epoch: int, seed: int) -> list[int]:
-        return [key % 21 for key in epoch_keys(epoch, seed)]
-
-    assert order(0, 0) == order(0, 0)
-    assert order(0, 0) != order(1, 0)
-    assert order(0, 0) != order(0, 1)
-    # (seed, epoch) is not seed + epoch: seed 1 does not continue where seed 0 is an epoch later.
-    assert order(1, 0) != order(0, 1)
-
-
-def test_every_image_is_left_out_now_and_then():
-    seen = [set(key % 21 for key in epoch_keys(epoch)) for epoch in range(60)]
-    left_out = [next(iter(set(range(21)) - one)) for one in seen]
-    assert len(set(left_out)) > 15
 
 
 # ---- what an augmented image depends on -------------------------------------------------------
@@ -263,26 +225,3 @@ def test_batches_stay_uint8(dataset):
         "flip": (torch.bool, (3,)),
     }
     assert "flip" not in collate(EvalImages(dataset, SIZE).__getitems__([0, 1]))
-
-
-def test_mirroring_and_normalisation_on_the_device():
-    pixels = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    flip = torch.tensor([True, False, False, True])
-    batch = {"pixel_values": pixels, "labels": torch.arange(4), "flip": flip}
-    got = to_model_input(batch, SIZE)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (SIZE.image_mean, SIZE.image_std))
-    for i in range(4):
-        expected = torch.flip(pixels[i], [-1]) if flip[i] else pixels[i]
-        expected = (expected / 255 - mean) / std
-        torch.testing.assert_close(got["pixel_values"][i], expected, atol=2e-6, rtol=0)
-    assert set(got) == {"pixel_values", "labels"}
-    assert got["pixel_values"].dtype == torch.float32
-
-
-def test_evaluation_images_are_the_pipelines_own(dataset):
-    images = EvalImages(dataset, SIZE)
-    assert len(images) == 10
-    for i in range(10):
-        expected = SIZE.crop(decode_image(dataset[i]["image"]["bytes"]))
-        assert torch.equal(images[i]["pixel_values"], expected)
-        assert images[i]["labels"] == i % 2

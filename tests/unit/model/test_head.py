@@ -65,3 +65,11 @@ def test_a_scaled_and_a_reordered_head_scores_alike(model):
         scale_head(model, 0.5)
         scaled = model(pixel_values=pixels).logits
     torch.testing.assert_close(scaled, 0.5 * before[:, [2, 0, 1]])
+
+
+def test_a_head_may_have_no_bias(model):
+    for change in (renew_head, lambda m: scale_head(m, 0.5), lambda m: reorder_head(m, [1, 2, 0])):
+        model.classifier = nn.Linear(TINY_VIT["hidden_size"], 3, bias=False)
+        before = model.classifier.weight.clone()
+        change(model)
+        assert not torch.equal(model.classifier.weight, before)

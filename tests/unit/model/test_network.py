@@ -12,13 +12,18 @@ from transformers import logging as transformers_logging
 
 from tests.unit.toys import LABELS, tiny_network
 from training.common.errors import UserError
+from training.model import network as network_module
 from training.model.network import (
+    commit_of,
     label_names_from,
     label_names_of,
     load_network,
+    load_pretrained,
     model_folder,
     quiet_transformers,
 )
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,15 @@ def test_a_saved_network_comes_back_as_it_was(saved):
         assert value.dtype == torch.float32 and torch.equal(value, before[name])
 
 
+def test_half_precision_is_loaded_as_float32(saved, tmp_path):
+    half = load_network(saved).model.half()
+    half.save_pretrained(shutil.copytree(saved, tmp_path / "half"))
+    loaded = load_network(tmp_path / "half").model.state_dict()
+    assert all(
+        torch.equal(loaded[name], value.float()) for name, value in half.state_dict().items()
+    )
+
+
 def test_labels_are_in_the_order_of_their_ids(saved):
     assert label_names_from(saved) == LABELS
     ids = {i: f"label {i}" for i in (2, 10, 0, 1)}
@@ -51,6 +65,33 @@ def test_what_cannot_be_loaded_is_one_line(saved, tmp_path):
     with pytest.raises(UserError, match="broken cannot be loaded: ") as error:
         load_network(broken)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, ImportError])
+def test_what_transformers_raises_is_cut_to_one_line(error):
+    class Kind:
+        @staticmethod
+        def from_pretrained(model_id: str, revision: str | None, **kwargs: object) -> None:
+            raise error("several\n  lines " + "x" * 1000)
+
+    with pytest.raises(
+        UserError, match="^model user/food cannot be loaded: several lines x"
+    ) as said:
+        load_pretrained(Kind, "user/food", None)
+    assert "\n" not in str(said.value) and len(str(said.value)) < 450
+
+
+def test_the_commit_is_the_folder_in_the_cache(monkeypatch, tmp_path):
+    asked = []
+
+    def download(repo: str, name: str, revision: str | None) -> str:
+        asked.append((repo, name, revision))
+        return f"/cache/models--user--food/snapshots/{COMMIT}/{name}"
+
+    monkeypatch.setattr(network_module, "hf_hub_download", download)
+    assert commit_of("user/food", "v1") == COMMIT
+    assert asked == [("user/food", "config.json", "v1")]
+    assert commit_of(str(tmp_path), None) is None and len(asked) == 1
 
 
 def test_a_processor_that_does_something_else_is_named(saved, tmp_path):
@@ -68,14 +109,16 @@ def test_where_the_model_of_a_path_is(tiny_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a folder here comes before a Hub id of that name
     shutil.copytree(tiny_run / "model", tmp_path / "user" / "name")
     assert model_folder("user/name") == Path("user/name")
-    with pytest.raises(UserError, match="a/b/c does not exist"):
-        model_folder("a/b/c")
+    for name in ("a/b/c", "name", "./user/other", "/nowhere", "~/nowhere"):
+        with pytest.raises(UserError, match=f"^{name} does not exist: give a run"):
+            model_folder(name)
     with pytest.raises(UserError, match="holds no model"):
         model_folder(str(tmp_path))
 
 
 def test_transformers_is_quiet_inside_only():
     level = transformers_logging.get_verbosity()
-    with quiet_transformers():
+    with pytest.raises(KeyError), quiet_transformers():
         assert transformers_logging.get_verbosity() == transformers_logging.ERROR
+        raise KeyError
     assert transformers_logging.get_verbosity() == level
