@@ -14,6 +14,7 @@ from accelerate import PartialState
 
 from training.common.machine import device_name
 from training.common.precision import full_float32
+from training.common.progress import Progress
 from training.model.network import Network, load_network, model_folder
 
 logger = logging.getLogger(__name__)
@@ -49,13 +50,13 @@ def measure_throughput(
     networks = [load_network(model_folder(str(folder))) for _, folder in models]
     runners = [Runner(network, size, device) for network in networks]
     rates: list[list[float]] = [[] for _ in runners]
-    last = time.monotonic()
+    progress = Progress(rounds)
     for i in range(rounds):
         order = range(len(runners))
         for k in order if i % 2 == 0 else reversed(order):
             rates[k].append(runners[k].images_per_second())
         if time.monotonic() - last > 10:
-            last = time.monotonic()
+            progress = Progress(rounds)
             logger.info("speed: round %d of %d", i + 1, rounds)
     return {
         "device": device_name(),
