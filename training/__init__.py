@@ -1,9 +1,9 @@
 """Train, evaluate, release and push a Food-101 classifier.
 
-Data flows one way: config -> data -> transforms -> model -> trainer -> evaluation -> run folder
--> hub (release, push). `train.py` is the table of contents. Only `hub` and `cli` import
-`model_card`; `inference/food_classification.py` owns decoding and preprocessing and is imported
-from here, never the other way round.
+`train.py` is the table of contents of a run. The rooms and who imports whom are in
+docs/architecture.md: data and model below, then input, evaluation, engine and probe, then config,
+run, hub and compare; cli on top. Nothing here is imported by `inference` (what is uploaded) or
+`model_card`.
 """
 
 __version__ = "0.1.0"

@@ -55,8 +55,7 @@ def measure_throughput(
         order = range(len(runners))
         for k in order if i % 2 == 0 else reversed(order):
             rates[k].append(runners[k].images_per_second())
-        if time.monotonic() - last > 10:
-            progress = Progress(rounds)
+        if progress.is_due(i + 1):
             logger.info("speed: round %d of %d", i + 1, rounds)
     return {
         "device": device_name(),
