@@ -2,19 +2,21 @@
 """The Trainer subclass: decay groups, the weights that are kept, the loss of a batch, its precision."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import TrainerState
 
 from tests.unit.toys import (
     LABELS,
     tiny_network,
 )
 from training.engine.loss import Criterion
-from training.engine.trainer import FoodTrainer
+from training.engine.trainer import FoodTrainer, kept_step
 from training.evaluation.scoring import score
 from training.input.eval_images import EvalImages
 
@@ -192,3 +194,14 @@ def test_adamw_is_fused_unless_the_recipe_says_otherwise(trainer_for):
     assert isinstance(optimizer, torch.optim.AdamW)
     assert all(group["fused"] for group in optimizer.param_groups)
     assert not trainer_for(optim="adamw_torch").create_optimizer().defaults["fused"]
+
+
+@pytest.mark.parametrize(
+    ("loads", "checkpoint", "best", "kept"),
+    [(True, "checkpoint-2", 2, 2), (True, None, 2, 4), (False, "checkpoint-2", 2, 4)],
+)
+def test_the_step_whose_weights_are_kept(loads, checkpoint, best, kept):
+    """Trainer notes the best step also where it does not load its weights."""
+    state = TrainerState(global_step=4, best_global_step=best, best_model_checkpoint=checkpoint)
+    args = SimpleNamespace(load_best_model_at_end=loads)
+    assert kept_step(SimpleNamespace(state=state, args=args)) == kept
