@@ -9,7 +9,7 @@ from training.cli.parsing import add_verb, positive, quiet_libraries
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add the parsers of `cache` to what `add_subparsers` gave."""
+    """Add the parser of `cache` to what `add_subparsers` gave."""
     _add_cache(verbs)
 
 

@@ -20,7 +20,7 @@ SUBJECTS = (data, score, publish)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb.
+    """Run the verb that the command line names.
 
     Args:
         argv: words after `food101`; None takes the command line.

@@ -138,7 +138,7 @@ class ExtensionArguments:
 
 @dataclass
 class TrainerKeys:
-    """The fields of TrainingArguments that have another default, range or name here, and a new one.
+    """The fields of TrainingArguments that have another default, range or help here, and two new ones.
 
     Every other field of TrainingArguments is a key under its own name, as transformers has it.
     """

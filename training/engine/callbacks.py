@@ -86,7 +86,7 @@ class ExtensionCallback(TrainerCallback):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """transformers' early stopping; a resumed run goes on counting from its checkpoint's count."""
+    """Stops as transformers' early stopping does; a resumed run counts on from what its checkpoint had."""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Count the scorings since the best one; stop at once if the resumed run had stopped."""
@@ -157,7 +157,7 @@ class LogCallback(TrainerCallback):
             )
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
-        """End the scoring at hand."""
+        """Forget the progress of the scoring that has ended."""
         self.scored, self.scoring = 0, None
 
 

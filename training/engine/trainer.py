@@ -48,7 +48,7 @@ NO_DECAY = (
 
 
 class BaseTrainer(Trainer):
-    """Trainer whose order is keyed, whose loss stays finite and whose checkpoints are a method's.
+    """Trains a method's weights in a drawn order of images, with extensions; stops where a loss is not finite.
 
     Args:
         network: what is released in the end.
@@ -104,13 +104,18 @@ class BaseTrainer(Trainer):
 
     @property
     def is_sharded(self) -> bool:
-        """Whether FSDP or DeepSpeed splits the weights over the processes."""
+        """Tell whether FSDP or DeepSpeed splits the weights over the processes."""
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
     # ---- training --------------------------------------------------------------------------------
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; afterwards the network has the weights that are kept, as they are released."""
+        """Train; afterwards the network has the weights that are kept, as they are released.
+
+        Raises:
+            UserError: a loss is not finite, torch.compile fails, or the checkpoint to resume from was
+                written by another recipe.
+        """
         self.active = self.extensions
         for extension in self.active:
             extension.prepare(self.method)
@@ -142,7 +147,7 @@ class BaseTrainer(Trainer):
             super()._run_epoch(*args, **kwargs)
 
     def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
-        """Count none: Trainer walks all modules at every batch, for a rule made for tokens."""
+        """Return 0: to count, Trainer walks all modules at every batch, for a rule made for tokens."""
         return 0
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -248,7 +253,11 @@ class FoodTrainer(BaseTrainer):
         self.criterion = criterion
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Normalise a batch, let the extensions act on it, and compute its loss."""
+        """Normalise a batch, let the extensions act on it, and compute its loss.
+
+        Returns:
+            The loss; with `return_outputs` also {"logits": (batch, classes) in float32}.
+        """
         batch = to_model_input(inputs, self.network.preprocessing)
         for extension in self.extensions:
             extension.before_forward(batch)

@@ -128,7 +128,7 @@ class FineTuningArguments(_KeyedArguments):
 
     @property
     def order_seed(self) -> int:
-        """Seed of order, crops and flips: `data_seed`, or `seed` where that is None."""
+        """Return the seed of order, crops and flips: `data_seed`, or `seed` where that is None."""
         return self.seed if self.data_seed is None else self.data_seed
 
 

@@ -122,7 +122,7 @@ class Augmentation:
         wanted = max(self.mixup, self.cutmix) > 0 and self.mix_probability > 0
         return wanted and not 0 < self.mix_off_epoch <= epoch
 
-    def in_force(self) -> dict[str, Any]:
+    def active_keys(self) -> dict[str, Any]:
         """Map the keys that act to their values, for run.json and the card.
 
         Keys: crop_scale, horizontal_flip and reduced_decoding always; of the others those that are on.

@@ -24,6 +24,22 @@ from training.model.resolution import patch_size
 
 logger = logging.getLogger(__name__)
 
+# Keys of TrainingArguments that the block "training" of run.json repeats.
+TRAINING_KEYS = (
+    "total_train_batch_size",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "per_device_eval_batch_size",
+    "num_train_epochs",
+    "learning_rate",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "label_smoothing_factor",
+    "seed",
+    "data_seed",
+)
+
 
 def describe_step(trainer: BaseTrainer) -> dict[str, Any]:
     """Describe how a step is computed, for the block "training" of run.json.
@@ -161,26 +177,12 @@ def describe_training(recipe: Recipe, trainer: BaseTrainer) -> dict[str, Any]:
 
     Returns:
         The keys world_size, device, mixed_precision, optimizer, lr_scheduler_type, those of
-        `describe_step`, those of the recipe in `keys` below, tune, lora (None, or see `describe_lora`),
+        `describe_step`, those of `TRAINING_KEYS`, tune, lora (None, or see `describe_lora`),
         num_trainable_parameters, optimization (the keys of ExtensionArguments, and
         early_stopping_patience), further (see `describe_further`), loss (name, and q or None) and
-        augmentation (see `Augmentation.in_force`; {} of a linear probe).
+        augmentation (see `Augmentation.active_keys`; {} of a linear probe).
     """
     args, on_features = trainer.args, recipe.method.tune == "linear_probe"
-    keys = (
-        "total_train_batch_size",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "per_device_eval_batch_size",
-        "num_train_epochs",
-        "learning_rate",
-        "warmup_steps",
-        "weight_decay",
-        "max_grad_norm",
-        "label_smoothing_factor",
-        "seed",
-        "data_seed",
-    )
     return {
         "world_size": trainer.accelerator.num_processes,
         "device": device_name(),
@@ -189,7 +191,7 @@ def describe_training(recipe: Recipe, trainer: BaseTrainer) -> dict[str, Any]:
         "optimizer": args.optim.value,
         "lr_scheduler_type": args.lr_scheduler_type.value,
         **describe_step(trainer),
-        **{key: getattr(args, key) for key in keys},
+        **{key: getattr(args, key) for key in TRAINING_KEYS},
         "tune": recipe.method.tune,
         "lora": describe_lora(recipe.method),
         "num_trainable_parameters": count_parameters(trainer.model)[0],
@@ -200,7 +202,7 @@ def describe_training(recipe: Recipe, trainer: BaseTrainer) -> dict[str, Any]:
         },
         "further": describe_further(recipe, trainer.network),
         "loss": {"name": recipe.loss.loss, "q": recipe.loss.generalized_q},
-        "augmentation": {} if on_features else recipe.augmentation.in_force(),
+        "augmentation": {} if on_features else recipe.augmentation.active_keys(),
     }
 
 

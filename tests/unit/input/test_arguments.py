@@ -57,8 +57,8 @@ def test_the_ends_of_the_ranges_are_taken():
 
 def test_augmentation_is_off_unless_asked_for():
     plain = ["crop_scale", "horizontal_flip", "reduced_decoding"]
-    assert list(Augmentation().in_force()) == plain
-    some = Augmentation(mixup=0.8, auto_augment="randaugment").in_force()
+    assert list(Augmentation().active_keys()) == plain
+    some = Augmentation(mixup=0.8, auto_augment="randaugment").active_keys()
     more = ["auto_augment", "randaugment_num_ops", "randaugment_magnitude", "mixup"]
     assert list(some) == [*plain, *more, "mix_probability"]
 

@@ -1,1 +1,4 @@
-"""Features of training, a file each: see `training.engine.extension`, and the list in `training.engine.wiring`."""
+"""Features that act while a network is trained, a file each: none knows the trainer or another one.
+
+`training.engine.extension` says what such a feature may do, `training.engine.wiring` lists those that there are.
+"""
