@@ -21,7 +21,7 @@ def test_mixing_that_would_never_end_is_refused(parse, refused):
     said = refused(text, "--num_train_epochs", "3")
     assert said.startswith("mix_off_epoch is 3 and num_train_epochs 3: mixing would never be off")
     assert parse(text, "--num_train_epochs", "4").augmentation.mix_off_epoch == 3
-    for words in (["--mixup", "0"], ["--mix_off_epoch", "0"], ["--max_steps", "9"]):
+    for words in (["--mixup", "0"], ["--mix_off_epoch", "0"], ["--max_steps", "1"]):
         parse(text, "--num_train_epochs", "3", *words)
 
 

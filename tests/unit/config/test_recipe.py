@@ -56,6 +56,12 @@ def test_every_form_of_an_option(parse, words):
     assert parse("", *words).training.learning_rate == 2e-4
 
 
+def test_a_switch_is_turned_off_by_its_name_with_no(parse, refused):
+    assert parse("").training.load_best_model_at_end is True
+    assert parse("", "--no_load_best_model_at_end").training.load_best_model_at_end is False
+    assert "unknown key no_lerning_rate (the command line)" in refused("", "--no_lerning_rate")
+
+
 def test_lists(parse):
     assert parse("crop_scale: [0.2, 0.9]").augmentation.crop_scale == [0.2, 0.9]
     assert parse("", "--crop_scale", "0.3", "1").augmentation.crop_scale == [0.3, 1.0]

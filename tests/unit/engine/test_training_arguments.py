@@ -108,6 +108,51 @@ def test_batches_go_to_a_gpu_without_waiting(tmp_path, monkeypatch):
     assert arguments.accelerator_config == {"even_batches": False}
 
 
+@pytest.mark.parametrize(
+    ("cores", "launched", "workers"),
+    [
+        (1, 1, 1),
+        (4, 1, 4),
+        (5, 1, 4),  # from here on a core is left to the training itself
+        (64, 1, 16),
+        (64, 8, 7),
+        (2, 4, 1),
+    ],
+)
+def test_workers_are_chosen_from_the_cores(tmp_path, monkeypatch, cores, launched, workers):
+    arguments = tiny_arguments(tmp_path)
+    monkeypatch.setattr(config, "usable_cores", lambda: cores)
+    arguments.dataloader_num_workers = -1
+    arguments.dataloader_persistent_workers = True
+    arguments._choose_workers(launched)
+    assert arguments.dataloader_num_workers == workers
+    assert arguments.dataloader_prefetch_factor == 4 and arguments.dataloader_persistent_workers
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # of several machines, this one's share
+    arguments.dataloader_num_workers = -1
+    arguments._choose_workers(launched)
+    half = cores // 2
+    assert arguments.dataloader_num_workers == max(1, min(16, half - 1 if half > 4 else half))
+
+
+def test_workers_that_are_given_stay(tmp_path):
+    arguments = tiny_arguments(tmp_path, dataloader_num_workers=3, dataloader_prefetch_factor=2)
+    assert (arguments.dataloader_num_workers, arguments.dataloader_prefetch_factor) == (3, 2)
+    none = tiny_arguments(tmp_path, dataloader_num_workers=0)
+    assert (none.dataloader_persistent_workers, none.dataloader_prefetch_factor) == (False, None)
+
+
+def test_the_order_has_a_seed_of_its_own_unless_it_is_null(tmp_path):
+    assert tiny_arguments(tmp_path, seed=3).order_seed == 0
+    assert tiny_arguments(tmp_path, seed=3, data_seed=5).order_seed == 5
+    assert tiny_arguments(tmp_path, seed=3, data_seed=None).order_seed == 3
+
+
+def test_trackers_record_the_recipes_other_keys_too(tmp_path):
+    recipe = write_recipe(tmp_path / "r.yaml", mixup=0.8)
+    recorded = parse_recipe([str(recipe)]).training.to_dict()
+    assert (recorded["mixup"], recorded["learning_rate"]) == (0.8, 1e-3)
+
+
 def test_checkpointing_has_one_name_in_every_version(tmp_path):
     recipe = write_recipe(
         tmp_path / "r.yaml", gradient_checkpointing_kwargs={"every_n_layers": 2},

@@ -3,6 +3,7 @@
 
 import dataclasses
 
+import datasets
 import numpy as np
 import pytest
 from transformers import EvalPrediction, ResNetConfig, ResNetForImageClassification
@@ -23,6 +24,7 @@ from training.engine.lora import LoRA
 from training.engine.method import WholeNetwork
 from training.engine.wiring import EXTENSIONS, build_method, build_trainer, selection_metrics
 from training.evaluation.metrics import SUMMARY
+from training.input.eval_images import CachedImages, EvalImages
 from training.model.network import Network
 
 
@@ -82,6 +84,19 @@ def test_the_trainer_knows_of_every_extension_whether_it_is_on(trainer_for):
     assert (offered[MovingAverage], offered[AverageLast]) == (0.9, None)
     keys = {field.name for field in dataclasses.fields(ExtensionArguments)}
     assert {kind.key for kind in EXTENSIONS if kind.file} <= keys  # the message needs the value
+
+
+def test_the_selection_slice_is_decoded_once_where_a_cache_is_allowed(
+    splits, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    settings = tiny_settings(tmp_path / "run")
+    plain = build_trainer(tiny_network(), splits, settings)
+    assert isinstance(plain.eval_dataset, EvalImages)
+    assert not (tmp_path / "cache").exists()
+    cached = build_trainer(tiny_network(), splits, settings, eval_cache_gb=1.0)
+    assert isinstance(cached.eval_dataset, CachedImages)
+    assert len(plain.eval_dataset) == len(cached.eval_dataset) == 6
 
 
 def test_the_method_is_the_recipes(tmp_path):

@@ -62,7 +62,7 @@ def test_a_batch_without_draws_is_left_alone():
 def test_it_is_made_where_the_recipe_mixes(tmp_path):
     network = tiny_network()
     assert Mixing.build(network, tiny_settings(tmp_path)) is None
-    assert Mixing.build(network, tiny_settings(tmp_path, mixup=0.8, mix_off_epoch=0)) is not None
+    assert Mixing.build(network, tiny_settings(tmp_path, mixup=0.8, mix_off_epoch=1)) is not None
     keys = {"cutmix": 0.5, "label_smoothing_factor": 0.1}
     settings = tiny_settings(tmp_path, **keys, loss="generalized_cross_entropy", gce_q=0.6)
     mixing = Mixing.build(network, settings)
