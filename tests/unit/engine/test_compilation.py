@@ -14,7 +14,7 @@ from tests.unit.toys import (
     write_recipe,
 )
 from training.common.errors import UserError
-from training.engine.compilation import trains_in_tf32
+from training.engine.compilation import COMPILE_MODES, check_compilation, trains_in_tf32
 from training.engine.trainer import FoodTrainer
 from training.engine.wiring import build_trainer
 
@@ -80,6 +80,16 @@ def test_a_compiled_run_continues_from_an_uncompiled_checkpoint(dynamo, splits, 
         losses(plain), abs=1e-4
     )  # steps 1 and 2 from the state
     assert len(losses(compiled)) == 4
+
+
+def test_only_backends_and_modes_that_torch_knows_are_taken():
+    check_compilation(None, None)
+    for mode in COMPILE_MODES:
+        check_compilation("inductor", mode)
+    with pytest.raises(UserError, match="^torch_compile_backend is NO: give one of eager, .*indu"):
+        check_compilation("NO", None)
+    with pytest.raises(UserError, match="^torch_compile_mode is fast: give one of default, .*"):
+        check_compilation("inductor", "fast")
 
 
 def test_what_cannot_be_compiled_is_one_line(trainer_for):

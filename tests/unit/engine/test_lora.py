@@ -19,6 +19,7 @@ from tests.unit.adapted import LORA, adapted, pixels, same, shake, trained_names
 from tests.unit.toys import TINY_VIT, tiny_network, tiny_settings
 from training.common.errors import UserError
 from training.engine.lora import add_adapters, count_parameters, find_layers
+from training.engine.trainer import BaseTrainer
 from training.engine.wiring import build_trainer
 from training.model.head import heads_of
 
@@ -143,6 +144,25 @@ def test_a_name_that_fits_nothing_is_refused(names, rank, message):
     model = tiny_network().model
     with pytest.raises(UserError, match=message):
         find_layers(model, heads_of(model), names, rank)
+
+
+def test_the_whole_rank_of_a_matrix_is_taken():
+    model = tiny_network().model
+    assert len(find_layers(model, heads_of(model), ["fc1"], 32)) == 2
+
+
+def test_reentrant_checkpointing_is_refused(trainer_for):
+    reentrant = {"gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    with pytest.raises(UserError, match="use_reentrant with tune lora"):
+        trainer_for(**LORA, gradient_checkpointing=True, **reentrant)
+    trainer_for(**LORA, **reentrant)  # nothing is recomputed
+    trainer_for(**LORA, gradient_checkpointing=True)
+
+
+def test_shards_are_refused(trainer_for, monkeypatch):
+    monkeypatch.setattr(BaseTrainer, "is_sharded", True)
+    with pytest.raises(UserError, match="tune is lora with FSDP or DeepSpeed"):
+        trainer_for(**LORA)
 
 
 # ---- the merge ----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from tests.unit.toys import tiny_network, tiny_settings, train, write_recipe
 from training.common.errors import UserError
 from training.config.recipe import parse_recipe
 from training.engine.lora import LoRA as Method
-from training.engine.trainer import BaseTrainer, FoodTrainer
+from training.engine.trainer import FoodTrainer
 from training.engine.wiring import build_trainer
 from training.model.network import load_network
 
@@ -159,18 +159,6 @@ def test_compiled_or_checkpointed_it_learns_the_same(splits, tmp_path):
         assert runs[key][1].keys() == runs["plain"][1].keys()
         for name, value in runs[key][1].items():
             assert torch.allclose(value, runs["plain"][1][name], atol=1e-4), (key, name)
-
-
-def test_reentrant_checkpointing_is_refused(trainer_for):
-    with pytest.raises(UserError, match="use_reentrant with tune lora"):
-        trainer_for(**LORA, gradient_checkpointing=True,
-                    gradient_checkpointing_kwargs={"use_reentrant": True})  # fmt: skip
-
-
-def test_shards_are_refused(trainer_for, monkeypatch):
-    monkeypatch.setattr(BaseTrainer, "is_sharded", True)
-    with pytest.raises(UserError, match="tune is lora with FSDP or DeepSpeed"):
-        trainer_for(**LORA)
 
 
 def test_without_peft_it_is_one_line_before_anything_is_read(recipe, tmp_path, monkeypatch):

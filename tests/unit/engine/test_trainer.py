@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Trainer subclass: decay groups, the weights that are kept, the loss of a batch, its precision."""
+"""The Trainer subclass: decay groups, the weights that are kept, the loss of a batch, how a step is taken."""
 
 import json
+import warnings
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerState
 
 from tests.unit.toys import (
@@ -205,3 +208,55 @@ def test_the_step_whose_weights_are_kept(loads, checkpoint, best, kept):
     state = TrainerState(global_step=4, best_global_step=best, best_model_checkpoint=checkpoint)
     args = SimpleNamespace(load_best_model_at_end=loads)
     assert kept_step(SimpleNamespace(state=state, args=args)) == kept
+
+
+# ---- how a step is taken ------------------------------------------------------------------------
+
+
+def test_checkpointing_computes_twice_and_learns_the_same(trainer_for):
+    runs = {}
+    for wanted in (False, True):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*_checkpointing.*")  # of an old name
+            trainer = trainer_for(
+                str(wanted), gradient_checkpointing=wanted, logging_steps=1, **NO_CHECKPOINTS
+            )
+            calls: list[int] = []
+            layer = trainer.model.vit.layers[0]
+            layer.mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+            trainer.train()
+        assert layer.gradient_checkpointing == wanted
+        losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+        runs[wanted] = losses, len(calls)
+    assert layer._gradient_checkpointing_func.keywords == {"use_reentrant": False}
+    (plain, once), (checkpointed, twice) = runs[False], runs[True]
+    assert checkpointed == pytest.approx(plain, abs=1e-5) and len(plain) == 4
+    assert (once, twice) == (4, 8)
+
+
+class Waits(TorchDispatchMode):
+    """Counts, by finished steps, the operations that on a GPU would wait for the device."""
+
+    def __init__(self, trainer: FoodTrainer) -> None:
+        super().__init__()
+        self.trainer, self.count = trainer, Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        waits = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2")
+        if func.overloadpacket.__name__ in waits:
+            self.count[self.trainer.state.global_step] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("further", [{}, {"ema_decay": 0.9, "drop_path": 0.2, "layer_decay": 0.8}])
+def test_nothing_waits_for_the_device_between_two_logs(trainer_for, further):
+    trainer = trainer_for(
+        total_train_batch_size=2, per_device_train_batch_size=1, max_steps=12, logging_steps=4,
+        **NO_CHECKPOINTS, **further,
+    )  # fmt: skip
+    with Waits(trainer) as waits:
+        trainer.train()
+    # Before each epoch, of 9 steps, the loader draws its seed on the host. A wait in a step would
+    # be counted at the number before it: 1, 2, 3, 5, 6, 7, 10 and 11 are missing.
+    assert waits.count[0] == waits.count[9] == 1
+    assert set(waits.count) == {0, 4, 8, 9, 12}

@@ -50,6 +50,7 @@ def batch(monkeypatch, tmp_path):
         (64, 16, 4, (16, 1)),
         (8, 8, 1, (8, 1)),
         (8, 4, 1, (4, 2)),
+        (8, 1, 1, (1, 8)),
         (8, 4, 2, (4, 1)),
         (6, None, 3, (2, 1)),
         (256, 64, 8, (32, 1)),  # vit_base_food101 on 8 GPUs
@@ -139,6 +140,18 @@ def test_workers_that_are_given_stay(tmp_path):
     assert (arguments.dataloader_num_workers, arguments.dataloader_prefetch_factor) == (3, 2)
     none = tiny_arguments(tmp_path, dataloader_num_workers=0)
     assert (none.dataloader_persistent_workers, none.dataloader_prefetch_factor) == (False, None)
+
+
+def test_a_metric_that_should_be_low_is_known_and_the_recipe_may_contradict(tmp_path):
+    assert tiny_arguments(tmp_path, metric_for_best_model="nll").greater_is_better is False
+    contrary = {"metric_for_best_model": "nll", "greater_is_better": True}
+    assert tiny_arguments(tmp_path, **contrary).greater_is_better is True
+
+
+def test_nothing_to_train_is_refused(tmp_path):
+    with pytest.raises(UserError, match="^num_train_epochs is 0: nothing would be trained$"):
+        tiny_arguments(tmp_path, num_train_epochs=0)
+    assert tiny_arguments(tmp_path, num_train_epochs=0, max_steps=1).max_steps == 1
 
 
 def test_the_order_has_a_seed_of_its_own_unless_it_is_null(tmp_path):
