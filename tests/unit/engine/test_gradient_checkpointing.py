@@ -14,6 +14,7 @@ def losses(trainer: FoodTrainer) -> list[float]:
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
+@pytest.mark.slow
 def test_checkpointing_computes_twice_and_learns_the_same(trainer_for):
     runs = {}
     for wanted in (False, True):

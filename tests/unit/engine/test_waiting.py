@@ -26,6 +26,7 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("further", [{}, {"ema_decay": 0.9, "drop_path": 0.2, "layer_decay": 0.8}])
+@pytest.mark.slow
 def test_nothing_waits_for_the_device_between_two_logs(trainer_for, further):
     trainer = trainer_for(
         total_train_batch_size=2, per_device_train_batch_size=1, max_steps=12, logging_steps=4,
