@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is refused because two keys do not fit each other."""
+"""What is refused because two keys do not fit each other, or a key does nothing with the method."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
+from tests.unit.toys import write_recipe
 from training.common.arguments import default_of
 from training.common.errors import UserError
 from training.config.checks import check_method
 from training.config.keys import default_values
-from training.config.recipe import known_keys
+from training.config.recipe import known_keys, parse_recipe
 from training.engine.arguments import ExtensionArguments
 from training.input.arguments import Augmentation
 
@@ -106,3 +108,69 @@ def test_what_is_refused_is_a_key():
     from training.config.checks import _NAMED, _off_values
 
     assert {*_NAMED, *_off_values()} <= known_keys()
+
+
+# ---- the same in a recipe and on its command line ------------------------------------------------
+
+
+@pytest.fixture
+def probe(tmp_path) -> Path:
+    """A probe of a model that nobody looks for: only the keys are read."""
+    return write_recipe(
+        tmp_path / "tiny.yaml",
+        dataset=tmp_path / "dishes",
+        model=tmp_path / "model",
+        model_config=None,
+        learning_rate=None,
+        tune="linear_probe",
+        num_train_epochs=3,
+        probe_learning_rates=[0.01, 1.0],
+    )
+
+
+def said_to(recipe: Path, *words: str) -> str:
+    with pytest.raises(UserError) as error:
+        parse_recipe([str(recipe), *words])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "learning_rate 1e-3", "weight_decay 0.05", "max_grad_norm 1", "optim adamw_torch",
+        "adam_beta2 0.99", "probe_epochs 3", "auto_augment randaugment", "color_jitter 0.3",
+        "random_erasing 0.2", "mixup 0.8", "cutmix 1.0", "drop_path 0.1", "layer_decay 0.7",
+        "ema_decay 0.99", "gradient_checkpointing true", "reduced_decoding strict",
+        "train_short_side 256", "horizontal_flip 0", "mix_probability 0.5",
+        "randaugment_magnitude 3",
+    ],
+)  # fmt: skip
+def test_what_cannot_act_is_refused_by_name(probe, words):
+    key, value = words.split()
+    assert f"tune linear_probe has no use for {key}:" in said_to(probe, f"--{key}", value)
+
+
+def test_all_of_them_in_one_line(probe):
+    assert "no use for crop_scale:" in said_to(probe, "--crop_scale", "0.5", "1")
+    message = said_to(probe, "--learning_rate", "1", "--mixup", "0.8", "--max_grad_norm", "1")
+    assert "no use for max_grad_norm, learning_rate, mixup:" in message
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "weight_decay 0", "max_grad_norm 0", "optim sgd", "label_smoothing_factor 0.1",
+        "warmup_steps 3", "lr_scheduler_type linear", "loss generalized_cross_entropy",
+        "head_init_scale 0", "early_stopping_patience 3", "mixup 0",
+    ],
+)  # fmt: skip
+def test_what_acts_or_changes_nothing_is_taken(probe, words):
+    key, *values = words.split()
+    parse_recipe([str(probe), f"--{key}", *values])
+
+
+def test_null_names_no_key(parse, refused):
+    assert parse("lora_rank: null").method.tune == "full"
+    said = refused("lora_rank: null", "--lora_dropout=0.1")
+    assert said.startswith("lora_dropout with tune full does nothing")

@@ -72,13 +72,13 @@ def test_a_taken_away_key_is_refused_even_when_false(refused):
     assert "mixed_precision" in refused("bf16: false")
 
 
-# ---- as words of a command line ----------------------------------------------------------------
-
-
 def test_no_key_is_both_accepted_and_refused():
     assert not known_keys() & (TAKEN_AWAY.keys() | REMOVED.keys())
     assert not TAKEN_AWAY.keys() & REMOVED.keys()
     assert known_keys() >= FREE_KEYS
+
+
+# ---- as words of a command line ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

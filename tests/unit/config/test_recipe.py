@@ -119,6 +119,7 @@ def test_an_unlike_key_is_sent_to_the_help(refused):
     [
         ("learning_rate: fast", "'fast'"),
         ("seed: 1.5", "'1.5'"),
+        ("lora_rank: four", "'four'"),
         ("use_cpu: perhaps", "perhaps"),
         ("total_train_batch_size: many", "'many'"),
         ("crop_scale: [a, b]", "'a'"),

@@ -41,6 +41,7 @@ from training.engine.arguments import (
         ("lora_rank", 0),
         ("lora_alpha", 0.0),
         ("lora_alpha", math.inf),
+        ("lora_alpha", math.nan),
         ("lora_dropout", 1.0),
         ("label_smoothing_factor", 1.0),
         ("num_train_epochs", -1.0),

@@ -14,11 +14,9 @@ from tests.unit.toys import (
     write_recipe,
 )
 from training.common.errors import UserError
-from training.common.precision import full_float32, tf32
 from training.engine.compilation import trains_in_tf32
 from training.engine.trainer import FoodTrainer
 from training.engine.wiring import build_trainer
-from training.run.record import describe_step
 
 NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
 
@@ -95,57 +93,7 @@ def test_what_cannot_be_compiled_is_one_line(trainer_for):
         trainer.train()
 
 
-def test_compilation_asked_for_by_the_launcher_is_recorded(trainer_for, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
-    trainer = trainer_for()
-    assert not trainer.args.torch_compile
-    assert describe_step(trainer)["compile"] == {"backend": "eager", "mode": "default"}
-    # `food101 train` passes `--dynamo_backend no`; the recipe's key has the last word.
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
-    assert describe_step(trainer_for())["compile"] is None
-    trainer = trainer_for(torch_compile=True)
-    assert describe_step(trainer)["compile"] == {"backend": "inductor", "mode": "default"}
-
-
 # ---- TF32 -------------------------------------------------------------------------------------
-
-
-def switches() -> dict[str, object]:
-    """As CUDA's kernels see them; the old ones raise where they contradict the new ones."""
-    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
-    new = [op.fp32_precision == "tf32" for op in (cuda.matmul, cudnn.conv, cudnn.rnn)]
-    old = [torch.get_float32_matmul_precision() != "highest", cudnn.allow_tf32]
-    assert [cuda.matmul.allow_tf32, *old] == [new[0], new[0], new[1]] and new[1] == new[2]
-    return {"matmul": new[0], "convolution": new[1]}
-
-
-@pytest.fixture
-def torch_default():
-    with tf32(False):  # whatever the test leaves behind is put in order here
-        torch.backends.cudnn.allow_tf32 = True
-        yield
-        torch.backends.fp32_precision = "none"
-
-
-@pytest.mark.parametrize("general", [None, "tf32", "ieee"])
-def test_tf32_is_all_or_nothing_and_given_back(torch_default, general):
-    """Transformers sets `torch.backends.fp32_precision`, which torch's own switches half ignore."""
-    assert switches() == {"matmul": False, "convolution": True}  # torch's own default
-    if general is not None:
-        torch.backends.fp32_precision = general
-    with tf32(True):
-        assert switches() == {"matmul": True, "convolution": True}
-        with full_float32():
-            assert switches() == {"matmul": False, "convolution": False}
-            torch.nn.Conv2d(3, 2, 2)(torch.zeros(1, 3, 4, 4)).sum().backward()
-        assert switches() == {"matmul": True, "convolution": True}
-    assert switches() == {"matmul": False, "convolution": True}
-
-
-def test_tf32_is_given_back_after_an_error(torch_default):
-    with pytest.raises(KeyError), tf32(True):
-        raise KeyError
-    assert switches() == {"matmul": False, "convolution": True}
 
 
 @pytest.mark.parametrize(
@@ -167,14 +115,17 @@ def test_training_uses_tf32_where_there_is_any(monkeypatch, key, device, ampere,
     assert trains_in_tf32(Arguments) is expected
 
 
-def test_tf32_is_in_force_while_training_and_not_after(trainer_for, monkeypatch, torch_default):
+def test_training_is_in_tf32_and_what_comes_after_it_is_not(trainer_for, monkeypatch):
+    def allowed() -> bool:
+        return torch.backends.cuda.matmul.fp32_precision == "tf32"
+
     seen = []
     trainer = trainer_for(max_steps=1, **NO_CHECKPOINTS)
     compute_loss = trainer.compute_loss
     monkeypatch.setattr("training.engine.trainer.trains_in_tf32", lambda _: True)
     monkeypatch.setattr(
-        trainer, "compute_loss", lambda *a, **k: seen.append(switches()) or compute_loss(*a, **k)
+        trainer, "compute_loss", lambda *a, **k: seen.append(allowed()) or compute_loss(*a, **k)
     )
+    assert not allowed()
     trainer.train()
-    assert seen == [{"matmul": True, "convolution": True}]
-    assert switches() == {"matmul": False, "convolution": True}
+    assert seen == [True] and not allowed()

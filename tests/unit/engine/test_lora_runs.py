@@ -174,31 +174,6 @@ def test_shards_are_refused(trainer_for, monkeypatch):
         trainer_for(**LORA)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--lora_rank", "0"], "lora_rank is 0: give at least 1"),
-        (["--lora_rank", "four"], "key lora_rank: invalid int value"),
-        (["--lora_alpha", "nan"], "lora_alpha is nan"),
-        (["--lora_dropout", "1"], "lora_dropout is 1.0"),
-        (["--model", "null"], "tune lora and model is null"),
-        (["--tune", "full"], "lora_alpha with tune full does nothing: it is for tune lora; leave"),
-        (["--tune", "LoRA"], "tune is 'LoRA': give full"),
-    ],
-)
-def test_what_makes_no_sense_is_one_line(recipe, words, message):
-    with pytest.raises(UserError, match=message) as error:
-        parse_recipe([str(recipe), *words])
-    assert "\n" not in str(error.value)
-
-
-def test_keys_of_lora_alone_are_refused_and_null_is_none_of_them(tmp_path):
-    path = write_recipe(tmp_path / "r.yaml", lora_rank=None)
-    assert parse_recipe([str(path)]).method.tune == "full"
-    with pytest.raises(UserError, match="lora_dropout with tune full does nothing"):
-        parse_recipe([str(path), "--lora_dropout=0.1"])
-
-
 def test_without_peft_it_is_one_line_before_anything_is_read(recipe, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UserError, match=r'peft is not installed: pip install -e "\.\[lora\]"'):

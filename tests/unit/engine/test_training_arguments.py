@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The global batch, cut over processes and accumulation."""
+"""TrainingArguments of a recipe: the batch cut over processes, workers, and what does not fit together."""
 
 import pytest
 import torch
@@ -137,3 +137,25 @@ def test_tf32_on_a_machine_without_it_is_refused(tmp_path):
 def test_unknown_words_for_compilation_are_refused_at_once(tmp_path, key, value, known):
     with pytest.raises(UserError, match=f"torch_compile_{key} is {value}: give one of .*{known}"):
         tiny_settings(tmp_path, **{f"torch_compile_{key}": value})
+
+
+# ---- the world size ----------------------------------------------------------------------------
+
+
+def test_the_world_size_guard():
+    config.check_world_size(1, 1, 0)
+    config.check_world_size(4, 4, 1)
+    with pytest.raises(UserError, match="started 2 processes but torch sees a world of 1.*USE_CPU"):
+        config.check_world_size(2, 1, 0)
+    with pytest.raises(UserError, match="one process sees 4 GPUs"):
+        config.check_world_size(1, 1, 4)
+
+
+def test_a_launcher_that_torch_does_not_see_is_refused(monkeypatch):
+    """A multi-GPU configuration on a machine without GPUs trains twice into one folder."""
+    monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)
+    monkeypatch.setattr(TrainingArguments, "world_size", 1)
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="the launcher started 2 processes"):
+        config.FineTuningArguments(output_dir="unused")

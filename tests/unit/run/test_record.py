@@ -33,7 +33,10 @@ from training.run.record import (
     describe_further,
     describe_model,
     describe_selection,
+    describe_step,
+    input_line,
     package_sources,
+    step_line,
     trained_line,
     warn_of_small_images,
 )
@@ -262,3 +265,56 @@ def test_a_package_is_read_from_where_it_is_installed():
         sources.keys()
     )
     assert sources["training/run/record.py"] == Path(record.__file__).read_bytes()
+
+
+# ---- how a step is computed ------------------------------------------------------------------------
+
+
+def test_how_steps_were_computed_is_written_down(tiny_run):
+    training = json.loads((tiny_run / "run.json").read_text())["training"]
+    assert training["optimizer"] == "adamw_torch_fused"
+    assert training["attn_implementation"] == "sdpa"
+    assert (training["compile"], training["gradient_checkpointing"]) == (None, False)
+    assert training["tf32"] is False
+    assert training["input"] == {
+        "num_workers": 0, "prefetch_factor": None, "persistent_workers": False, "pin_memory": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("workers", "expected"),
+    [
+        ({"dataloader_num_workers": 0}, "no workers"),
+        ({"dataloader_num_workers": 3}, "3 workers a process, prefetch 4, kept alive"),
+        (
+            {
+                "dataloader_num_workers": 1,
+                "dataloader_prefetch_factor": 2,
+                "dataloader_persistent_workers": False,
+            },
+            "1 worker a process, prefetch 2",
+        ),
+    ],
+)
+def test_the_workers_in_words(trainer_for, workers, expected):
+    assert input_line(describe_step(trainer_for(**workers))["input"]) == expected
+
+
+def test_the_step_in_words(trainer_for):
+    facts = describe_step(trainer_for())
+    assert step_line(facts) == "sdpa attention, no workers"
+    facts |= {"attn_implementation": "eager", "tf32": True, "gradient_checkpointing": True}
+    facts |= {"compile": {"backend": "inductor", "mode": "default"}}
+    assert step_line(facts) == "compiled by inductor, gradient checkpointing, TF32, no workers"
+
+
+def test_compilation_asked_for_by_the_launcher_is_recorded(trainer_for, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    trainer = trainer_for()
+    assert not trainer.args.torch_compile
+    assert describe_step(trainer)["compile"] == {"backend": "eager", "mode": "default"}
+    # `food101 train` passes `--dynamo_backend no`; the recipe's key has the last word.
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
+    assert describe_step(trainer_for())["compile"] is None
+    trainer = trainer_for(torch_compile=True)
+    assert describe_step(trainer)["compile"] == {"backend": "inductor", "mode": "default"}
