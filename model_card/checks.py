@@ -65,7 +65,7 @@ def positive(value: Any) -> int:
 
 
 def number(value: Any) -> float:
-    """Accept a finite number."""
+    """Return `value` as a float; ValueError unless it is a finite number."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value):
         raise ValueError("a finite number")
@@ -73,7 +73,7 @@ def number(value: Any) -> float:
 
 
 def amount(value: Any) -> float:
-    """Accept a finite number, 0 or more."""
+    """Return `value` as a float; ValueError unless it is a finite number of at least 0."""
     if number(value) < 0:
         raise ValueError("a finite number, 0 or more")
     return float(value)
@@ -97,7 +97,7 @@ def optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def later(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Make a check for a key that older runs do not have: absent, too, means "there is none"."""
+    """Make a check that takes null or a missing key as None, for keys that older runs lack."""
     check_or_none = optional(check)
     check_or_none.accepts_absence = True  # type: ignore[attr-defined]
     return check_or_none
@@ -131,7 +131,7 @@ def texts(value: Any) -> tuple[str, ...]:
     return tuple(text(item) for item in value)
 
 
-def said(value: Any) -> tuple[str, ...]:
+def any_texts(value: Any) -> tuple[str, ...]:
     """Accept any number of texts, none at all included."""
     if not isinstance(value, list):
         raise ValueError("a list of texts")

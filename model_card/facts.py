@@ -161,7 +161,7 @@ class CardFacts:
     loss_q: float | None = fact("run.training.loss.q", checks.optional(checks.share))
     label_smoothing: float = fact("run.training.label_smoothing_factor", checks.share)
     # in words; absent in runs from before they were recorded, whose card makes them of the next four
-    further: tuple[str, ...] | None = fact("run.training.further", checks.later(checks.said))
+    further: tuple[str, ...] | None = fact("run.training.further", checks.later(checks.any_texts))
     layer_decay: float = fact("run.training.optimization.layer_decay", checks.share)
     drop_path: float = fact("run.training.optimization.drop_path", checks.share)
     ema_decay: float | None = fact(

@@ -17,7 +17,7 @@ def preprocessing_extra(facts: CardFacts) -> str:
 
 
 def reproduction(facts: CardFacts) -> str:
-    """Write the table of what has to be the same for the number to be the same."""
+    """Write the table of hashes, seed and versions that a re-run must share to agree."""
     rows = [
         ("SHA-256 of `model.safetensors`", code(facts.model_sha256)),
         ("SHA-256 of the data's content", code(facts.eval_fingerprint)),
@@ -38,7 +38,7 @@ def _numbers(values: Iterable[float]) -> str:
 
 
 def training(facts: CardFacts) -> str:
-    """Write the table of the training as it really was."""
+    """Write the table of how the model was trained: batch, optimiser, loss, seeds, duration."""
     batch = (
         f"{count(facts.batch_total)} = {many(facts.world_size, 'process')} "
         f"x {many(facts.batch_device, 'image')} x {many(facts.accumulation, 'accumulation step')}"
@@ -240,7 +240,7 @@ def _training_images(facts: CardFacts) -> str:
 
 
 def identical_note(facts: CardFacts) -> str:
-    """Say what is known of test images that were also trained on."""
+    """Write how many test files are byte for byte the same as a training file."""
     if facts.identical_train_test == 0:
         found = "No test file is byte for byte the same as a training file."
     else:

@@ -20,7 +20,7 @@ SUBJECTS = (data, score, publish)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the verb that the command line names.
+    """Run the verb that a command line names; return the exit code.
 
     Args:
         argv: words after `food101`; None takes the command line.

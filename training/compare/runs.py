@@ -61,7 +61,7 @@ def compare_runs(folders: list[str]) -> dict[str, Any]:
 
 
 def describe(scored: ScoredRun) -> dict[str, Any]:
-    """Say what a run is and how good.
+    """Return a run's facts for the comparison: architecture, size, top-1, pretraining, seeds.
 
     Keys: name, architecture, image_size, num_parameters, top1 and its interval, n, model_sha256,
     pretrained (see `origin`), num_train, seeds.

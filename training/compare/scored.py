@@ -25,7 +25,7 @@ class ScoredRun:
 
     @property
     def right(self) -> list[bool]:
-        """Say of each test image whether the model gave it its label."""
+        """Tell for each test image whether the predicted label is the true one."""
         return [label == name for label, name in zip(self.labels, self.predicted, strict=True)]
 
 

@@ -26,7 +26,7 @@ _NAMED: dict[str, tuple[Any, ...]] = {
 
 
 def check_mixing(augmentation: Augmentation, args: FineTuningArguments) -> None:
-    """Refuse mixing that would never end as asked, or that would tear pairs of images apart.
+    """Refuse mixing with an odd batch per device, or with an end after the last epoch.
 
     Neighbours in a batch are mixed, so that both images of a pair must be in one device's batch.
 

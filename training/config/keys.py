@@ -109,7 +109,7 @@ FREE_KEYS = {
 
 
 def default_values() -> dict[str, Any]:
-    """Map every key of this project to its default.
+    """Map each key that this project defines or changes to its default.
 
     A run of an older version, which did not know a key yet, ran as it does with the default.
     """
@@ -119,7 +119,7 @@ def default_values() -> dict[str, Any]:
 
 
 def without_nulls(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """Take the keys out of a command line that it sets to null, as YAML writes None.
+    """Remove from command-line words the keys whose value is null; return both.
 
     >>> without_nulls(["--model", "null", "--seed", "1"])
     (["--seed", "1"], ["model"])

@@ -217,7 +217,7 @@ def pizza(sketch: Sketch, ground: Sketch, rng: Generator) -> None:
 
 
 def sushi(sketch: Sketch, ground: Sketch, rng: Generator) -> None:
-    """Draw a tray of rolls seen from above, two by two to three by three."""
+    """Draw a tray of 2 x 2, 2 x 3 or 3 x 3 rolls, seen from above, into `ground`."""
     tray = ground.part(angle=rng.uniform(-0.5, 0.5))
     nori, rice = colour(rng, strength=(0.1, 0.6), value=(0.08, 0.25)), pale(rng)
     fillings = [colour(rng, strength=(0.5, 0.95)) for _ in range(3)]

@@ -58,7 +58,7 @@ def reduce_short_side(data: bytes, short_side: int) -> bytes:
 
 
 def made_with() -> str:
-    """Name the libraries that decide the bytes: other versions may write slightly other ones."""
+    """Return the versions of pillow, libjpeg-turbo and torch, which influence the JPEG bytes."""
     turbo = pillow_features.version("libjpeg_turbo")
     return f"pillow {version('pillow')}, libjpeg-turbo {turbo}, torch {torch.__version__}"
 
@@ -72,7 +72,7 @@ class Shard:
     rows: int  # number of rows
 
     def look(self) -> dict[str, Any] | None:
-        """Read what the footer says; None where the file is absent, cut short or of other rows.
+        """Read a shard's row count and sizes; None without a whole file of these rows.
 
         Returns:
             `file` (its name), `rows`, `size` in bytes, `source_bytes` and `image_bytes` (of all

@@ -28,7 +28,7 @@ class EpochCallback(TrainerCallback):
         self.sampler = sampler
 
     def on_epoch_begin(self, args, state, control, **kwargs) -> None:
-        """Set the epoch that the next optimizer step belongs to."""
+        """Tell the sampler which epoch the next optimizer step is in."""
         self.sampler.set_epoch(state.global_step // self.sampler.steps_per_epoch)
 
 
@@ -54,7 +54,7 @@ class FiniteLossCallback(TrainerCallback):
             )
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        """Check the loss where the device is waited for anyway, and nowhere else.
+        """Check for a non-finite loss, only at steps that log, save or score.
 
         Raises:
             UserError: the loss of an earlier step was not finite.
@@ -113,7 +113,7 @@ class LogCallback(TrainerCallback):
         self.started, self.first_step = time.monotonic(), None
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        """Start the clock again after the first step."""
+        """Restart the speed timer after the first step, which starts workers and compiles."""
         if self.first_step is None:  # it starts workers and compiles: no measure of speed
             self.warm_up = time.monotonic() - self.started
             self.started, self.first_step = time.monotonic(), state.global_step
@@ -157,7 +157,7 @@ class LogCallback(TrainerCallback):
             )
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
-        """Forget the progress of the scoring that has ended."""
+        """Reset the batch counter and the timer of the evaluation that has just ended."""
         self.scored, self.scoring = 0, None
 
 

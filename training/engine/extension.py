@@ -46,7 +46,7 @@ class Extension:
         """Raise UserError if the extension needs all weights in every process, as FSDP and DeepSpeed forbid."""
 
     def prepare(self, method: Method) -> None:
-        """Begin: `method.model` is on its device, is not resumed yet and has no optimizer yet."""
+        """Set up the extension, before a checkpoint is loaded and an optimizer made."""
 
     def parameter_groups(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         """Change the groups of a new optimizer, before its first step and its schedule."""
@@ -80,7 +80,7 @@ class Extension:
         """Continue from a checkpoint, whose scored weights are in the model by now."""
 
     def finish(self, loaded_best: bool) -> None:
-        """End: leave the weights in the model that are to be kept.
+        """Leave in the model, after training, the weights that the run keeps.
 
         Args:
             loaded_best: the selected checkpoint's weights, as they were scored, are in the model.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -84,7 +84,12 @@ class LoRA:
         Raises:
             UserError: the file holds other adapters, or adapters of other frozen weights.
         """
-        saved, state = load_file(path), self.state()
+        try:
+            saved, state = load_file(path), self.state()
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"checkpoint {path.parent}: {path.name} is damaged ({error}): resume from another checkpoint"
+            ) from error
         shapes = [{name: value.shape for name, value in each.items()} for each in (saved, state)]
         if shapes[0] != shapes[1]:
             raise UserError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -19,7 +20,7 @@ from training.model.network import Network
 
 
 class Method(Protocol):
-    """What is trained of a network.
+    """Decides which weights of a network are trained, and how a checkpoint stores them.
 
     Attributes:
         tune: the method's name in the recipe and in messages.
@@ -83,8 +84,15 @@ class WholeNetwork:
         save_file(self.model.state_dict(), path)
 
     def load_state(self, path: Path) -> None:
-        """Load all parameters and buffers, strictly."""
-        self.model.load_state_dict(load_file(path), strict=True)
+        """Load every parameter and buffer from `path`; a missing or unknown name is an error."""
+        try:
+            self.model.load_state_dict(load_file(path), strict=True)
+        except (RuntimeError, OSError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"checkpoint {path.parent}: {path.name} is damaged or of another network ({reason}): resume "
+                "from another checkpoint"
+            ) from error
 
     def finish(self) -> None:
         """Change nothing: the network is as it is released."""

@@ -147,7 +147,7 @@ class BaseTrainer(Trainer):
             super()._run_epoch(*args, **kwargs)
 
     def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
-        """Return 0: to count, Trainer walks all modules at every batch, for a rule made for tokens."""
+        """Return 0: Trainer's own count would walk all modules at every batch."""
         return 0
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -76,7 +76,7 @@ def build_trainer(
 
 
 def build_method(network: Network, settings: Settings) -> Method:
-    """Make what is trained of the network: adapters with `tune: lora`, else all of it."""
+    """Build the `Method` that `tune` names: LoRA adapters, or training of all weights."""
     if settings.method.tune == "lora":
         return add_adapters(network, settings)
     return WholeNetwork(network, settings.method.tune)
@@ -96,7 +96,7 @@ def selection_metrics() -> Any:
 
 
 def check_trained(splits: Splits, args: FineTuningArguments) -> None:
-    """Refuse a recipe that no trainer of these images could follow.
+    """Refuse too few training images for one global batch, or an unknown selection metric.
 
     Raises:
         UserError: fewer training images than one global batch, or nothing that selects.

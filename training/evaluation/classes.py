@@ -47,7 +47,7 @@ class MostConfused:
     key = "most_confused"
 
     def measure(self, scored: Scored) -> list[dict[str, Any]]:
-        """Return up to `NUM_PAIRS` objects, the most frequent first: label, predicted, n (images)."""
+        """List the `NUM_PAIRS` most frequent confusions: label, predicted, n (images)."""
         names = scored.label_names
         wrong = confusion_counts(scored.logits.argmax(1), scored.labels, len(names))
         np.fill_diagonal(wrong, 0)

@@ -88,7 +88,7 @@ def evaluate_model(
 
 
 def describe_data(source: Source, split: Split) -> dict[str, Any]:
-    """Say which images were scored, in evaluation.json's words.
+    """Describe the scored images for evaluation.json: data set, split, fingerprint, n.
 
     Keys: dataset, source, dataset_revision, dataset_fingerprint, split, n, left_out.
     """
@@ -104,7 +104,7 @@ def describe_data(source: Source, split: Split) -> dict[str, Any]:
 
 
 def measure(scored: Scored, sections: Sequence[Section]) -> dict[str, Any]:
-    """Compute what came out: metrics, interval_method, and the key of each section.
+    """Compute metrics, interval_method and each section of evaluation.json from the answers.
 
     Raises:
         ValueError: a logit is not finite.
@@ -174,6 +174,6 @@ def describe_preprocessing(network: Network) -> dict[str, Any]:
 
 
 def model_sha256(model: str | Path) -> str | None:
-    """Compute the SHA-256 of model.safetensors in a folder; None for a Hub id."""
+    """Hash model.safetensors (SHA-256); None where there is no such file, as for a Hub id."""
     weights = Path(model) / "model.safetensors"
     return sha256_file(weights) if weights.is_file() else None

@@ -62,7 +62,7 @@ def score(
 
 
 def one_batch_ahead(device: torch.device) -> Callable[[], None]:
-    """Make a function to call after each batch: on a GPU it waits until the batch before is done.
+    """Make a waiter for a loop over batches: on a GPU each call waits for the batch before.
 
     On another device it does nothing.
     Waiting for the batch itself would let the GPU idle while the next one is read; never waiting

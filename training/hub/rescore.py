@@ -20,7 +20,7 @@ TIE = 1e-3
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of one test image; labels by name."""
+    """One test image: its true label, the recorded prediction and the new one."""
 
     position: int  # in the test split
     label: str

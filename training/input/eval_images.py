@@ -165,7 +165,7 @@ def write_pixels(path: Path, split: Split, preprocessing: Preprocessing) -> None
 
 
 class CheckedImages(torch.utils.data.Dataset):
-    """Images that are compared, before they are decoded, with what the scan of the data had read.
+    """Compares images with the content that the scan found, then decodes them.
 
     positions -> {"pixel_values": uint8 (batch, 3, height, width), "changed": int64 (num_changed,)},
     where "changed" has the positions of the images with another content and "pixel_values" is empty

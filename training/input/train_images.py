@@ -27,7 +27,7 @@ POLICY = 1  # the stream of `auto_augment` and `color_jitter`; draws have the nu
 
 
 class Draw(Protocol):
-    """What a worker draws beside crop and flip: a small thing that can be pickled.
+    """Draws, in a worker, random values for one image beside crop and flip; must be picklable.
 
     Attributes:
         stream: number of its own stream of random numbers, so that switching one kind of

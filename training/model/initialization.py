@@ -18,7 +18,7 @@ QUERY_KEY, VALUE_OUTPUT = (0.7, 0.7), (0.4, -0.4)
 
 @torch.no_grad()
 def initialize_mimetic(model: ViTForImageClassification) -> None:
-    """Let attention begin as it looks after pretraining (Trockman & Kolter 2023, arXiv:2305.09828).
+    """Initialise a ViT's attention to resemble a pretrained one's (mimetic, arXiv:2305.09828).
 
     In each block `W_query W_key^T` becomes 0.7 Z + 0.7 I, with a Z a head and cut to its rank,
     and `W_value W_output` becomes 0.4 Z - 0.4 I. Z is normal with variance 1 / hidden_size, from

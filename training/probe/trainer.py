@@ -99,7 +99,7 @@ class ProbeTrainer(BaseTrainer):
     # ---- a step ----------------------------------------------------------------------------------
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Sum the losses of the heads, whose gradients do not meet; NaN only if none is finite."""
+        """Sum the heads' finite losses; the heads learn independently. NaN if none is finite."""
         logits = model(inputs["features"])
         labels = inputs["labels"].repeat_interleave(logits.shape[1])
         criterion = self.criterion if model.training else Criterion()
@@ -111,7 +111,7 @@ class ProbeTrainer(BaseTrainer):
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        """Return for the log the mean over the heads whose loss is finite."""
+        """Train on the heads' summed loss; return the mean of the finite losses, for the log."""
         return super().training_step(model, inputs, num_items_in_batch) / self.num_finite
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

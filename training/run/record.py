@@ -207,7 +207,7 @@ def describe_training(recipe: Recipe, trainer: BaseTrainer) -> dict[str, Any]:
 
 
 def describe_further(recipe: Recipe, network: Network) -> list[str]:
-    """Say in words for the card what plain fine-tuning does not have: ["stochastic depth up to 0.1", ...]."""
+    """List in words, for the card, the recipe's additions to plain fine-tuning."""
     said = [*cards_of(recipe.extensions), *cards_of(recipe.training)]
     return said + (cards_of(recipe.model) if network.head == "new" else [])
 

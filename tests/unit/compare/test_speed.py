@@ -29,6 +29,7 @@ def test_a_mistake_is_one_line(food101, pair):
     assert (code, out) == (2, "") and err.startswith("error: 1 run given") and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_and_its_release_with_speed(food101, tiny_run):
     words = ["compare", tiny_run, tiny_run / "release", "--rounds", "3", "--batch_size", "2"]
     code, out, err = food101(*words, "--json")

@@ -39,6 +39,7 @@ def dynamo():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_a_compiled_run_is_the_same_run(dynamo, tiny_run, tiny_data, tmp_path):
     """Trained, scored between epochs, saved, the best loaded, scored again and released."""
     recipe = write_recipe(
@@ -63,6 +64,7 @@ def test_a_compiled_run_is_the_same_run(dynamo, tiny_run, tiny_data, tmp_path):
         assert all((ours[key] - plain[key]).abs().max() < 1e-4 for key in plain), name
 
 
+@pytest.mark.slow
 def test_a_compiled_run_continues_from_an_uncompiled_checkpoint(dynamo, splits, tmp_path):
     def trainer_for(name: str, **values: object) -> FoodTrainer:
         settings = tiny_settings(tmp_path / name, **values)

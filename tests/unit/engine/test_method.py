@@ -74,7 +74,7 @@ def test_weights_that_are_missing_are_not_left_as_they_are(tmp_path):
     state = method.state()
     del state["classifier.bias"]
     save_file(state, tmp_path / "part.safetensors")
-    with pytest.raises(RuntimeError, match="classifier.bias"):
+    with pytest.raises(UserError, match="classifier.bias"):
         method.load_state(tmp_path / "part.safetensors")
 
 
@@ -85,3 +85,15 @@ def test_a_whole_network_may_be_sharded_and_ends_as_it_is():
     method.finish()
     assert method.tune == "probe_then_full"
     assert all(torch.equal(value, before[name]) for name, value in method.state().items())
+
+
+def test_a_damaged_state_is_one_line(tmp_path):
+    method, path = WholeNetwork(tiny_network()), tmp_path / "trained_weights.safetensors"
+    method.save_state(path)
+    method.load_state(path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match="trained_weights.safetensors is damaged or of another"):
+        method.load_state(path)
+    WholeNetwork(tiny_network(hidden_size=16)).save_state(path)
+    with pytest.raises(UserError, match="damaged or of another network"):
+        method.load_state(path)

@@ -178,6 +178,7 @@ def test_longer_names_are_no_paths_of_this_machine(tmp_path, monkeypatch):
     refuse_secrets(tmp_path, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_with_mixed_labels_is_released_with_softmax_scores(tmp_path):
     """Soft targets would make it `multi_label_classification`, whose scores are sigmoids."""
     data = write_image_folder(tmp_path / "dishes", train=8, validation=1)

@@ -59,6 +59,7 @@ def network_of(folder: Path, labels: list[str] = LABELS, **values: object):
     ("name", "kind", "patch"),
     [("resnet", "ResNet", None), ("convnext", "ConvNext", None), ("swin", "Swin", 4)],
 )
+@pytest.mark.slow
 def test_a_run_says_what_it_is(runs, name, kind, patch):
     model = json.loads((runs[name] / "run.json").read_text())["model"]
     assert model["architecture"] == f"{kind}ForImageClassification"

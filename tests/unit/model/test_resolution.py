@@ -214,6 +214,7 @@ def test_sides_that_are_not_one_number_are_refused():
 # ---- the whole way ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_at_another_resolution(tiny_run, tiny_data, tmp_path):
     """From 32 to 64 pixels: config, processor, card and both pipelines say and do the same."""
     values = {"model": tiny_run / "model", "model_config": None, "image_size": 64}

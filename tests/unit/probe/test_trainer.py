@@ -68,6 +68,7 @@ def test_a_schedule_with_a_lowest_rate_falls(probe_for, splits):
 # ---- training ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_head_is_what_it_would_be_alone(probe_for):
     together = probe_for("together", num_train_epochs=3, **LAST)
     together.train()
@@ -154,6 +155,7 @@ def test_no_head_left_stops_the_run(probe_for, strategy, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.slow
 def test_heads_and_features_are_float32_in_any_precision(probe_for, precision, monkeypatch):
     """Bit for bit the heads of a run without mixed precision."""
     exact = probe_for("exact", **LAST)
@@ -171,6 +173,7 @@ def test_heads_and_features_are_float32_in_any_precision(probe_for, precision, m
 
 
 @pytest.mark.parametrize(("limit_gb", "step"), [(0.0, 2), (1.0, 2), (1.0, 6)])
+@pytest.mark.slow
 def test_a_resumed_probe_ends_like_one_that_was_never_interrupted(
     probe_for, tmp_path, limit_gb, step
 ):
@@ -189,6 +192,7 @@ def test_a_resumed_probe_ends_like_one_that_was_never_interrupted(
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_something_else_is_refused(probe_for, trainer_for, tmp_path):
     saved = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1, **NO_SCORE}
     probe_for("two", RATES[:2], **saved).train()

@@ -55,7 +55,7 @@ class AverageLast(Extension):
 
     @classmethod
     def build(cls, network: Network, settings: Settings) -> AverageLast | None:
-        """Make it where `average_last` is set.
+        """Make the extension where `average_last` is set; None where it is not.
 
         Raises:
             UserError: the selection slice is never scored.
@@ -83,7 +83,7 @@ class AverageLast(Extension):
         )
 
     def prepare(self, method: Method) -> None:
-        """Begin without a scoring."""
+        """Remember the method whose weights will be averaged; nothing is collected yet."""
         self.method = method
 
     def before_scoring(self, step: int) -> None:

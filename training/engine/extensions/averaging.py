@@ -117,7 +117,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_model(self) -> Iterator[None]:
-        """Exchange the weights inside, and back."""
+        """Put the averaged weights into the model inside the `with`, then swap them back."""
         self.swap()
         try:
             yield

@@ -75,6 +75,7 @@ def test_the_best_mean_is_loaded(trainer_for, monkeypatch):
 
 
 @pytest.mark.parametrize("more", [{}, {"mixup": 0.8, "drop_path": 0.3}])
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_for, tmp_path, more):
     """In its own folder after a kill behind a scoring, and from an older checkpoint elsewhere."""
     whole = trainer_for("whole", **more)
