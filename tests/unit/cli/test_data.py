@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verb cache."""
 
+import re
+
 import datasets
 
 from tests.unit.toys import write_image_folder
@@ -14,6 +16,7 @@ def test_images_are_reduced_once(food101, refused, tmp_path, monkeypatch):
     folder = out.splitlines()[0]
     assert folder.startswith(str(tmp_path / "hf" / "vit-food101" / "train-short-side-20-"))
     assert "9 images of split train" in out and "0 were no larger" in out
+    assert re.search(r"^on disk, .*: 0\.\d MB$", out, re.M)
     assert out.endswith("to train on them: --train_short_side 20\n")
     code, again, _ = food101("cache", root, "--short_side", "20")
     assert code == 0 and again.startswith(f"{folder} was there already; nothing was done\n")

@@ -33,8 +33,10 @@ def test_each_gpu_has_a_process(monkeypatch, count, has_bf16):
     assert options[options.index("--num_processes") + 1] == str(count)
     precision = options[options.index("--mixed_precision") + 1]
     assert precision == ("bf16" if has_bf16 else "fp16")
-    if count > 1:
-        monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    if count == 1:
+        assert machine_options() == options
+    else:
         with pytest.raises(UserError, match="do not run it under a launcher"):
             machine_options()
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from training.cli import main
+from training.common.errors import UserError
+
 VERBS = ("train", "cache", "evaluate", "compare", "card", "release", "push", "predict")
 # Prints the heavy libraries that were imported on the way, after the verb's own output.
 HELP = """
@@ -76,6 +79,24 @@ def test_libraries_add_nothing_to_the_one_line(tiny_run, tmp_path):
     assert done.stderr == (
         f"error: {tmp_path}/missing.jpg: no such file; give the path of an image file\n"
     )
+
+
+def test_train_gets_its_words_as_they_are(food101, monkeypatch):
+    """Its options are the recipe's keys, which no parser here knows."""
+    seen = []
+    monkeypatch.setattr(main, "train", lambda words: seen.append(words) or 7)
+    assert food101("train", "sample", "--seed", "1")[0] == 7
+    assert seen == [["sample", "--seed", "1"]]
+
+
+def test_a_persons_mistake_is_one_line_and_a_verb_that_says_nothing_ends_well(food101, monkeypatch):
+    def fail(words: list[str]) -> None:
+        if words:
+            raise UserError(f"{words[0]} is no recipe")
+
+    monkeypatch.setattr(main, "train", fail)
+    assert food101("train", "x") == (2, "", "error: x is no recipe\n")
+    assert food101("train") == (0, "", "")
 
 
 def test_interrupting_is_no_traceback(food101, monkeypatch, tiny_run):

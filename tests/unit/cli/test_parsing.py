@@ -17,7 +17,7 @@ def test_what_is_no_whole_number_of_at_least_1(text):
 
 
 def test_a_whole_number():
-    assert positive("12") == 12
+    assert (positive("1"), positive("12")) == (1, 12)
 
 
 def test_a_complaint_is_one_line_and_exit_code_2(capsys):

@@ -2,6 +2,8 @@
 """The verbs card, release and push."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,6 +48,27 @@ def test_release(food101, tiny_run, tmp_path):
     assert code == 0 and "loaded back with the stock and the food pipeline" in out
     for path in (tiny_run / "release").iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--public", "--dataset", "d", "--rescore", "5", "--tag", "v2"]]
+)
+def test_push_is_told_what_the_options_say(food101, monkeypatch, words):
+    seen = []
+
+    def push(folder: Path, repo_id: str, **options: object) -> SimpleNamespace:
+        seen.append((folder, repo_id, options))
+        return SimpleNamespace(changed=not words, private=not words, commit="abc", rescored="same")
+
+    monkeypatch.setattr("training.hub.push.push", push)
+    code, out, _ = food101("push", "release", "--repo_id=user/x", *words)
+    options = {"tag": "v1.0", "public": False, "dataset": None, "num_rescored": 100}
+    said = "user/x (private): pushed, commit abc, tag v1.0\nsame\n"
+    if words:
+        options = {"tag": "v2", "public": True, "dataset": "d", "num_rescored": 5}
+        said = "user/x (public): nothing to push: already there, commit abc, tag v2\nsame\n"
+    assert seen == [(Path("release"), "user/x", options)]
+    assert (code, out) == (0, said)
 
 
 def test_a_dry_run_of_push_lists_the_files(food101, tiny_run, no_network):

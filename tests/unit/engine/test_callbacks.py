@@ -82,7 +82,6 @@ def test_training_stops_after_scorings_that_were_not_better(trainer_for, monkeyp
     assert (stopped.state.best_global_step, stopped.state.max_steps) == (4, 12)
 
 
-@pytest.mark.slow
 def test_a_resumed_run_goes_on_counting(trainer_for, monkeypatch):
     values = {"num_train_epochs": 6, "early_stopping_patience": 2, "save_total_limit": 9}
     whole = trainer_for("whole", **values)
@@ -92,7 +91,6 @@ def test_a_resumed_run_goes_on_counting(trainer_for, monkeypatch):
     assert stops(resumed, [0.3, 0.2], monkeypatch, resume_from_checkpoint=checkpoint) == 6
 
 
-@pytest.mark.slow
 def test_a_run_that_had_stopped_stays_stopped(trainer_for, monkeypatch):
     """Killed after its last checkpoint, in the evaluation say: a resume must not train on."""
     values = {"num_train_epochs": 6, "early_stopping_patience": 2, "save_total_limit": 9}

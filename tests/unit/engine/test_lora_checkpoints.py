@@ -22,7 +22,6 @@ LAST = {**EVERY_STEP, "eval_strategy": "no", "load_best_model_at_end": False}
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
-@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_for, tmp_path, ema_decay):
     """From the end of an epoch and from its middle, with all that is drawn and all that is kept."""
     values = {**LORA, **LAST, "total_train_batch_size": 6, "drop_path": 0.3, "layer_decay": 0.7,

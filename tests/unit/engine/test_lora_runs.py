@@ -38,7 +38,6 @@ def recipe(tiny_run, tiny_data, tmp_path) -> Path:
     )
 
 
-@pytest.mark.slow
 def test_the_release_is_a_plain_vit_with_the_scores_of_training(recipe, tmp_path, monkeypatch):
     unmerged, merge = {}, Method.finish
 

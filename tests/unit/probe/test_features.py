@@ -31,7 +31,7 @@ from training.input.eval_images import EvalImages
 from training.model.head import head_of
 from training.model.network import Network
 from training.probe import features
-from training.probe.features import check_head, features_key, head_input, image_features
+from training.probe.features import Features, check_head, features_key, head_input, image_features
 
 labels = {"id2label": dict(enumerate(LABELS)), "label2id": {n: i for i, n in enumerate(LABELS)}}
 CONFIGS = {
@@ -88,6 +88,16 @@ def test_the_head_of_a_feature_is_the_network_of_the_image(splits, kind):
     np.testing.assert_allclose(ours, logits, atol=1e-5)
 
 
+def test_a_batch_of_features_has_the_labels_of_its_images():
+    """The sampler puts the epoch above the position."""
+    dataset = Features([2, 0, 1])
+    dataset.features = torch.arange(6.0).reshape(3, 2)
+    batch = dataset.__getitems__([2, 3, 7])
+    assert batch["features"].tolist() == [[4, 5], [0, 1], [2, 3]]
+    assert batch["labels"].tolist() == [1, 2, 0] and batch["labels"].dtype == torch.int64
+    assert len(dataset) == 3
+
+
 def test_a_feature_of_vit_is_the_class_token_after_the_last_norm(splits):
     network = tiny_network()
     network.model.eval()
@@ -138,11 +148,13 @@ def test_an_image_that_was_replaced_is_refused(splits):
 # ---- the cache --------------------------------------------------------------------------------
 
 
-def test_the_second_time_they_are_read(splits, cache, monkeypatch):
+def test_the_second_time_they_are_read(splits, cache, monkeypatch, caplog):
     first = image_features(tiny_network(), splits.selection, 1.0, 0)
     assert len(kept(cache)) == 1 and kept(cache)[0].startswith("features-")
     monkeypatch.setattr(features, "compute_features", refuse)
+    caplog.set_level(logging.INFO)
     assert torch.equal(image_features(tiny_network(), splits.selection, 1.0, 0), first)
+    assert caplog.messages == [f"features of 6 selection images: from {cache / kept(cache)[0]}"]
 
 
 def test_another_head_has_the_same_features(splits):

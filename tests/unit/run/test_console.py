@@ -70,6 +70,8 @@ def test_a_persons_mistake_is_one_line_and_exit_code_2(quiet, capsys):
         raise UserError("learning_rate is -1: give a positive number")
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: learning_rate is -1: give a positive number\n"
+    console.transformers_logging.disable_progress_bar.assert_called_once_with()
+    console.transformers_logging.set_verbosity_error.assert_not_called()
 
 
 def test_only_the_first_rank_says_it(quiet, capsys, monkeypatch):
@@ -77,6 +79,8 @@ def test_only_the_first_rank_says_it(quiet, capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended, exit_on_user_error():
         raise UserError("anything")
     assert ended.value.code == 2 and capsys.readouterr().err == ""
+    console.transformers_logging.set_verbosity_error.assert_called_once_with()
+    console.datasets.disable_progress_bars.assert_called_once_with()
 
 
 def test_an_interrupt_names_the_way_on_and_a_defect_keeps_its_traceback(quiet, capsys):

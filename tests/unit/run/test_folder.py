@@ -15,10 +15,14 @@ from tests.unit.toys import (
     write_recipe,
 )
 from training.common.errors import UserError
+from training.common.machine import device_name
 from training.config.recipe import parse_recipe
+from training.data.loading import load_splits
 from training.engine.checkpoints import complete_checkpoints, find_checkpoint
+from training.model.create import build_network
 from training.run import folder as run_module
 from training.run.folder import Run, lock_run
+from training.run.methods import build_trainer_of
 
 
 @pytest.fixture
@@ -186,6 +190,25 @@ def test_the_folder_of_a_run(tiny_run):
         "model.safetensors",
         "preprocessor_config.json",
     }
+
+
+def test_a_run_that_starts_is_written_down_as_unfinished_and_said(open_run, tmp_path, caplog):
+    run = open_run(tmp_path / "new", "--per_device_train_batch_size", "4")
+    splits = load_splits(run.recipe.data)
+    network = build_network(run.recipe.model, splits.label_names, seed=0)
+    trainer = build_trainer_of(run.recipe, network, splits)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "training"):
+        run.start(trainer, network, splits)
+    assert caplog.messages == [
+        "36 images to train on, 12 to select, 18 to test; batch 8 = 4 x 1 processes x 2 accumulated, "
+        f"scored by 64; {device_name()}, precision no, sdpa attention, no workers; new head for 3 labels"
+    ]
+    record = json.loads((tmp_path / "new" / "run.json").read_text())
+    assert record == json.loads(json.dumps(run.record)) and record["finished"] is None
+    assert record["recipe_name"] == "tiny" and record["recipe"]["learning_rate"] == 1e-3
+    assert run.lock.is_locked
+    run.lock.release()
 
 
 def test_a_folder_that_another_process_uses(tmp_path):

@@ -127,7 +127,6 @@ def test_the_average_is_scored_and_the_best_of_it_kept(trainer_for, tmp_path, mo
     assert same(scored[4], scored[1])
 
 
-@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_for, tmp_path):
     """From the end of an epoch and from its middle: trained weights and average."""
     values = {**LAST, "total_train_batch_size": 6, "drop_path": 0.3, "layer_decay": 0.7}

@@ -155,7 +155,6 @@ def test_compiled_networks_drop_the_same_images():
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
 
 
-@pytest.mark.slow
 def test_a_resumed_run_drops_what_the_whole_run_dropped(tmp_path):
     """From the end of an epoch and from its middle."""
     root = write_image_folder(tmp_path / "dishes", train=8, validation=1)
