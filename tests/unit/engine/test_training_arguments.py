@@ -100,6 +100,8 @@ def test_batches_go_to_a_gpu_without_waiting(tmp_path, monkeypatch):
     arguments = tiny_settings(tmp_path).training
     assert not arguments.dataloader_pin_memory and not arguments.accelerator_config.non_blocking
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    arguments._choose_workers(1)
+    assert not arguments.dataloader_pin_memory  # the GPU is not used
     arguments.use_cpu, arguments.accelerator_config = False, None
     arguments._choose_workers(1)
     assert arguments.dataloader_pin_memory

@@ -61,6 +61,8 @@ def test_augmentation_is_off_unless_asked_for():
     some = Augmentation(mixup=0.8, auto_augment="randaugment").active_keys()
     more = ["auto_augment", "randaugment_num_ops", "randaugment_magnitude", "mixup"]
     assert list(some) == [*plain, *more, "mix_probability"]
+    ending = Augmentation(cutmix=1.0, mix_off_epoch=1).active_keys()
+    assert list(ending) == [*plain, "cutmix", "mix_off_epoch", "mix_probability"]
 
 
 def test_mixing_has_a_last_epoch():

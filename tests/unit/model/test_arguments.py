@@ -17,6 +17,11 @@ def test_a_config_is_a_mapping_as_json():
             json_mapping("model_config", wrong)
 
 
+def test_first_weights_are_chosen_for_a_network_from_scratch():
+    assert ModelArguments(weight_init="mimetic").weight_init == "mimetic"
+    assert ModelArguments(model="user/name").weight_init == "normal"
+
+
 def test_model_and_model_config_exclude_each_other():
     with pytest.raises(UserError, match="model: null"):
         ModelArguments(model="user/name", model_config='{"hidden_size": 48}')
