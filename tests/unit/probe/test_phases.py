@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs with a linear probe, alone or before fine-tuning: interrupted, resumed, released."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,19 +11,18 @@ import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import pipeline
+from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, pipeline
 
-from tests.unit.toys import train, write_recipe
+from tests.unit.toys import TINY_VIT, tiny_network, tiny_settings, train, write_recipe
 from training.common.errors import UserError
 from training.engine.trainer import FoodTrainer
 from training.model.network import load_network
 from training.probe import features
 from training.probe import phases as probe
+from training.probe.arguments import ProbeArguments
 from training.probe.trainer import ProbeTrainer
 
 RATES = [0.01, 1.0, 30.0]
-
-pytestmark = pytest.mark.slow  # whole runs
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -190,3 +190,36 @@ def test_a_resume_from_another_folder_takes_the_probe_along(whole, lpft, tmp_pat
     shutil.rmtree(whole / "probe")
     with pytest.raises(UserError, match="no probe/probe.json beside it"):
         lpft("orphan", "--resume_from_checkpoint", whole / "checkpoint-4")
+
+
+# ---- arguments and networks of a probe ------------------------------------------------------------
+
+
+def test_a_network_without_one_linear_head_is_refused_by_either_phase(splits, tmp_path):
+    labels = {"id2label": {0: "a", 1: "b", 2: "c"}}
+    two_heads = DeiTForImageClassificationWithTeacher(DeiTConfig(**TINY_VIT, **labels))
+    network = dataclasses.replace(tiny_network(), model=two_heads)
+    settings = tiny_settings(tmp_path, tune="probe_then_full")
+    with pytest.raises(UserError, match="a linear probe of DeiT.* is not known"):
+        probe.build_probe(network, splits, settings, ProbeArguments())
+    with pytest.raises(UserError, match="a linear probe of DeiT.* is not known"):
+        probe.build_after_probe(network, splits, settings)
+
+
+def test_a_probe_has_arguments_of_its_own_and_leaves_the_recipes_alone(tmp_path):
+    given = tiny_settings(
+        tmp_path, dataloader_num_workers=2, weight_decay=0.1, gradient_checkpointing=True
+    ).training
+    before = given.to_dict()
+    changed = probe.probe_arguments(given, ProbeArguments([0.01, 0.64]))
+    assert (changed.optim.value, changed.weight_decay, changed.max_grad_norm) == ("sgd", 0, 0)
+    assert changed.learning_rate == 0.64 * 8 / 256 and changed.tf32 is False
+    assert not changed.gradient_checkpointing
+    assert not getattr(changed, "activation_checkpointing", False)
+    workers = (changed.dataloader_num_workers, changed.dataloader_prefetch_factor)
+    assert (workers, changed.dataloader_persistent_workers) == ((0, None), False)
+    first = probe.first_phase(given, ProbeArguments(probe_epochs=2.5), tmp_path / "probe")
+    assert (first.output_dir, first.num_train_epochs) == (str(tmp_path / "probe"), 2.5)
+    assert (first.max_steps, first.warmup_steps, first.lr_scheduler_kwargs) == (-1, 0, None)
+    assert first.load_best_model_at_end and first.early_stopping_patience is None
+    assert given.to_dict() == before
