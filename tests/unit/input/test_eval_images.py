@@ -376,7 +376,9 @@ def test_the_selection_slice_is_scored_from_the_cache_without_workers(tmp_path):
     splits = Splits(Source("d", "local", None), split.dataset, split, split, LABELS, "f", 0, 0)
     scores = []
     for cache_gb in (0.0, 1.0):
-        values = {"dataloader_num_workers": 1, "per_device_eval_batch_size": 4, "seed": 3}
+        # A worker that is kept alive makes the collector wait for it, 5 s.
+        values = {"dataloader_num_workers": 1, "per_device_eval_batch_size": 4, "seed": 3,
+                  "dataloader_persistent_workers": False}  # fmt: skip
         arguments = tiny_settings(tmp_path / str(cache_gb), **values)
         trainer = build_trainer(tiny_network(), splits, arguments, cache_gb)
         loader = trainer.get_eval_dataloader()
