@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
-from training.common.arguments import check_ranges, key
+from training.common.arguments import check_ranges, default_of, key
+from training.common.errors import UserError
 
 
 @dataclass
@@ -13,26 +15,43 @@ class DataArguments:
 
     dataset: str = key(
         "ethz/food101",
-        "Hub id, local folder or parquet file(s), or `sample`, drawn dishes",
+        "Hub id, folder, table, archive, glob, or `sample`, drawn dishes",
         usual=True,
     )
     dataset_revision: str | None = key(None, "commit, tag or branch")
     image_column: str = key("image", "column with the images")
     label_column: str = key("label", "column with the class labels")
     train_split: str = key("train", "split to train and select on")
-    test_split: str = key("validation", "split to report on, scored once, after training")
-    selection_fraction: float = key(
-        0.05,
-        "stratified share of the train split that selects",
+    selection_split: str | None = key(
+        None, "split that selects (null: `validation` if it is not the test, else a slice of train)"
+    )
+    test_split: str | None = key(
+        None,
+        "split to report on, scored once (null: `test`, else `validation`, else a part of train)",
+    )
+    selection_fraction: float | None = key(
+        None,
+        "stratified share of the train split that selects (null: 0.05; 0.1 below 5,000 images, 0.2 below 500)",
         above=0,
         below=1,
         give="a share between 0 and 1",
         usual=True,
     )
-    split_seed: int = key(0, "seed of the selection slice")
+    test_fraction: float | None = key(
+        None,
+        "stratified share of the train split that tests, where there is no test split (null: 0.2)",
+        above=0,
+        below=1,
+        give="a share between 0 and 1",
+        usual=True,
+    )
+    split_seed: int = key(0, "seed of what is cut from the train split")
+    label_names: list[str] | None = key(
+        None, "names of labels that are numbers: a list, or one file with a name a line"
+    )
     undecodable_images: str = key(
         "stop",
-        "stop before the first step, or skip and count them",
+        "images that cannot be used: stop before the first step, or skip and count them",
         choices=("stop", "skip"),
         usual=True,
     )
@@ -52,3 +71,14 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.selection_fraction and self.test_fraction:
+            if self.selection_fraction + self.test_fraction >= 1:
+                raise UserError(
+                    f"selection_fraction {self.selection_fraction:g} and test_fraction "
+                    f"{self.test_fraction:g} leave nothing to train on: give smaller shares"
+                )
+
+    def is_default(self, name: str) -> bool:
+        """Say whether a key has its default, so that another value may be found instead."""
+        field = next(each for each in dataclasses.fields(self) if each.name == name)
+        return getattr(self, name) == default_of(field)

@@ -1,69 +1,169 @@
-"""Every image is decoded once before the first step: what is in it, and whether it can be read."""
+"""Look at every image once before the first step: what is in it, and whether it can be decoded.
+
+Content decides, never a file's name or time: every image is read and hashed at each start (a
+gigabyte takes seconds), and decoded where nobody decoded the same bytes before. Verdicts are kept
+below datasets' cache, by SHA-256 and by the code that decodes.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
+import logging
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-import datasets
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from torch.utils.data import DataLoader
 
+from inference import food_classification
 from inference.food_classification import InvalidImageError, decode_image
-from training.common.machine import local_main_first
+from training.common.machine import num_decoders
+from training.common.progress import Progress
+from training.data.array_store import cache_folder
 from training.data.splits import encoded_bytes
 
-_SCAN_VERSION = 1  # part of the scan's cache key: a changed decoder must look again
+logger = logging.getLogger(__name__)
+
+BATCH = 64  # images that a worker looks at before it hands them on
 
 
-def scan_images(dataset: Dataset, split: str) -> dict[str, list]:
-    """Decode every image of `dataset`, or read from datasets' cache what that found before.
+@dataclass(frozen=True)
+class Look:
+    """What was seen of one image."""
 
-    All processes call this together; the first of each machine looks, and the others read its
-    cache. `split` only names the progress bar.
+    sha256: str  # of its encoded bytes; of nothing where it could not be read
+    error: str  # "" where it can be decoded
+    num_bytes: int
+    size: tuple[int, int] | None = None  # (width, height), upright; None where that is not known
 
-    Returns:
-        Lists in the order of the rows: `sha256` of the encoded bytes, `error` ("" where the image
-        can be decoded) and `path` ("" where there is none).
+
+def scan_images(dataset: Dataset, split: str) -> list[Look]:
+    """Look at every image of `dataset`, in the order of its rows.
+
+    All processes call this together; the main one looks, and tells the others.
+
+    Args:
+        split: names the images in the lines about progress.
     """
-    with local_main_first():
-        were_on = not datasets.are_progress_bars_disabled()
-        if not PartialState().is_local_main_process:
-            datasets.disable_progress_bars()
-        cores = os.cpu_count() or 1
-        scanned = dataset.map(
-            check_images,
-            batched=True,
-            batch_size=64,
-            num_proc=min(cores, len(dataset) // 2000) or None,
-            remove_columns=dataset.column_names,
-            fn_kwargs={"version": _SCAN_VERSION},
-            desc=f"checking {split} images",
-        )
-        if were_on:
-            datasets.enable_progress_bars()
-    return {name: scanned[name][:] for name in ("sha256", "error", "path")}
+    state, found = PartialState(), [None]
+    if state.is_main_process:
+        found = [_look_at_all(dataset, split)]
+    if state.num_processes > 1:
+        broadcast_object_list(found, from_process=0)
+    return found[0]
 
 
-def check_images(batch: dict[str, list], version: int) -> dict[str, list]:
-    """Decode each image of a batch of rows: `sha256`, `error` and `path` as of `scan_images`.
+def look_at(image: dict[str, Any] | None, known: dict[str, str] | None = None) -> Look:
+    """Read and hash a row's image, and decode it unless the verdict of its content is known.
 
-    `version` is not used: `datasets` makes it a part of the key of its cache.
+    Args:
+        known: SHA-256 -> error, "" for an image that can be decoded; None knows nothing.
     """
-    del version
-    rows = [_check_image(image or {}) for image in batch["image"]]
-    return {key: [row[key] for row in rows] for key in ("sha256", "error", "path")}
-
-
-def _check_image(image: dict[str, Any]) -> dict[str, str]:
-    path, data, error = image.get("path") or "", b"", ""
+    image = image or {}
+    if image.get("bytes") is None and not image.get("path"):
+        return Look(hashlib.sha256().hexdigest(), "the row has no image", 0)
     try:
-        if image.get("bytes") is None and not path:
-            error = "the row has no image"
-        else:
-            data = encoded_bytes(image)
-            decode_image(data)
-    except (InvalidImageError, OSError) as problem:
-        error = str(problem)
-    return {"sha256": hashlib.sha256(data).hexdigest(), "error": error, "path": path}
+        data = encoded_bytes(image)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return Look(hashlib.sha256().hexdigest(), f"cannot be read: {reason}", 0)
+    digest = hashlib.sha256(data).hexdigest()
+    if known is not None and digest in known:
+        return Look(digest, known[digest], len(data))
+    try:
+        pixels = decode_image(data)
+    except InvalidImageError as problem:
+        return Look(digest, str(problem), len(data))
+    return Look(digest, "", len(data), (pixels.shape[1], pixels.shape[0]))
+
+
+class _Looks:
+    """Rows of a data set, for a DataLoader: positions -> what was seen of each."""
+
+    def __init__(self, dataset: Dataset, known: dict[str, str]) -> None:
+        self.dataset, self.known = dataset, known
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, positions: list[int]) -> list[Look]:
+        return [look_at(image, self.known) for image in self.dataset[positions]["image"]]
+
+
+def _look_at_all(dataset: Dataset, split: str) -> list[Look]:
+    verdicts = Verdicts(cache_folder() / "verdicts.sqlite")
+    known = verdicts.read()
+    loader = DataLoader(
+        _Looks(dataset.select_columns("image"), known),
+        batch_size=BATCH,
+        num_workers=num_decoders(len(dataset)),
+        collate_fn=list,
+    )
+    looks: list[Look] = []
+    progress = Progress(len(dataset))
+    for batch in loader:
+        looks += batch
+        if progress.is_due(len(looks)):
+            logger.info(
+                "checked %d of %d %s images, %.0f images/s, %.0f s left",
+                len(looks), len(dataset), split, progress.rate, progress.seconds_left,
+            )  # fmt: skip
+    # A file that cannot be read today may be readable tomorrow: only contents are remembered.
+    new = {look.sha256: look.error for look in looks if look.num_bytes and look.sha256 not in known}
+    verdicts.add(new)
+    return looks
+
+
+class Verdicts:
+    """Which contents can be decoded, in an SQLite file; where it cannot be used, nothing is known."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        code = Path(food_classification.__file__).read_bytes()
+        self.decoder = hashlib.sha256(code + version("pillow").encode()).hexdigest()[:16]
+
+    def read(self) -> dict[str, str]:
+        """Read every verdict of the present decoder: SHA-256 -> error, "" for none."""
+        if not self.path.is_file():
+            return {}
+        try:
+            with contextlib.closing(self._connect()) as file:
+                query = "SELECT sha256, error FROM verdicts WHERE decoder = ?"
+                return dict(file.execute(query, (self.decoder,)))
+        except sqlite3.Error as error:
+            self._say(error)
+            return {}
+
+    def add(self, new: dict[str, str]) -> None:
+        """Remember verdicts: SHA-256 -> error."""
+        if not new:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(self._connect()) as file, file:
+                file.execute(
+                    "CREATE TABLE IF NOT EXISTS verdicts "
+                    "(decoder TEXT, sha256 TEXT, error TEXT, PRIMARY KEY (decoder, sha256))"
+                )
+                rows = self._rows(new)
+                file.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", rows)
+        except (sqlite3.Error, OSError) as error:
+            self._say(error)
+
+    def _rows(self, new: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+        return ((self.decoder, sha256, error) for sha256, error in new.items())
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=60)
+
+    def _say(self, error: Exception) -> None:
+        logger.warning(
+            f"{self.path} cannot be used ({error}): every image is decoded at each start"
+        )

@@ -1,7 +1,4 @@
-"""The data set itself, from the Hub, a local folder, a parquet file or the drawn sample.
-
-Whatever the source, `select_split` gives encoded images in `image` and a ClassLabel in `label`.
-"""
+"""Load the data set that a recipe names: from the Hub, from a disk, or the drawn sample."""
 
 from __future__ import annotations
 
@@ -9,22 +6,21 @@ import re
 from pathlib import Path
 
 import datasets
-from datasets import (
-    ClassLabel,
-    Dataset,
-    DatasetDict,
-    Image,
-    load_dataset,
-    load_dataset_builder,
-)
+from datasets import ClassLabel, Dataset, load_dataset_builder
+from huggingface_hub import hf_hub_download
 
 from training.common.errors import UserError
+from training.common.paths import looks_local
 from training.data.arguments import DataArguments
+from training.data.found import Found
+from training.data.layouts.columns import as_piece, resolver
+from training.data.layouts.local import is_glob, read_local
+from training.data.layouts.parquet import own_label_names
 from training.data.sample import load_sample
 from training.data.splits import Source
 
 
-def load_source(args: DataArguments) -> tuple[Source, DatasetDict]:
+def load_source(args: DataArguments) -> tuple[Source, Found]:
     """Load all splits of the data set that `args` name, and say where it came from.
 
     Raises:
@@ -32,46 +28,23 @@ def load_source(args: DataArguments) -> tuple[Source, DatasetDict]:
     """
     name = args.dataset
     if name == "sample":
-        return Source("sample", "sample", None), load_sample()
-    if _looks_local(name):
+        splits = {split: [each] for split, each in load_sample().items()}
+        splits = {split: [as_undecoded(each[0])] for split, each in splits.items()}
+        return Source("sample", "sample", None), Found("the drawn sample", splits)
+    if is_glob(name) or looks_local(name):
         path = Path(name).expanduser()
-        return Source(path.resolve().name, "local", None), _load_local(path)
-    commit, everything = _load_hub(name, args.dataset_revision)
-    return Source(name, "hub", commit), everything
+        return Source(path.resolve().name, "local", None), read_local(args)
+    commit, found = _load_hub(args)
+    return Source(name, "hub", commit), found
 
 
-def _looks_local(name: str) -> bool:
-    return (
-        Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or name.count("/") != 1
-    )
+def as_undecoded(dataset: Dataset) -> Dataset:
+    """Keep images encoded: rows have {"bytes", "path"}."""
+    return dataset.cast_column("image", datasets.Image(decode=False))
 
 
-def _load_local(path: Path) -> DatasetDict:
-    if not path.exists():
-        raise UserError(
-            f"dataset {path} does not exist: give a folder, a parquet file or a Hub id (user/name)"
-        )
-    try:
-        if path.is_file():
-            return load_dataset(_format_of(path), data_files={"train": str(path)})
-        if not any(p.is_file() for p in path.rglob("*")):
-            raise UserError(
-                f"dataset {path} is empty: put images in {path}/train/<label>/ and {path}/validation/<label>/"
-            )
-        return load_dataset(str(path.resolve()))
-    except (datasets.exceptions.DatasetGenerationError, FileNotFoundError, ValueError) as error:
-        raise UserError(f"dataset {path} cannot be read: {one_line(error)}") from error
-
-
-def _format_of(path: Path) -> str:
-    if path.suffix != ".parquet":
-        raise UserError(
-            f"dataset {path} is a {path.suffix or 'plain'} file: give a folder or a .parquet file"
-        )
-    return "parquet"
-
-
-def _load_hub(name: str, revision: str | None) -> tuple[str | None, DatasetDict]:
+def _load_hub(args: DataArguments) -> tuple[str | None, Found]:
+    name, revision = args.dataset, args.dataset_revision
     try:
         builder = load_dataset_builder(name, revision=revision)
         builder.download_and_prepare()
@@ -84,58 +57,53 @@ def _load_hub(name: str, revision: str | None) -> tuple[str | None, DatasetDict]
         ) from error
     # The builder's hash is the commit that was read, also offline and from the cache.
     commit = builder.hash if re.fullmatch("[0-9a-f]{40}", builder.hash or "") else None
-    return commit, builder.as_dataset()
+    splits = {
+        str(split): [
+            as_piece(_own_names(each, builder, str(split), args), args, name, resolver([]))
+        ]
+        for split, each in builder.as_dataset().items()
+    }
+    return commit, Found(f"the Hub's {name} with {', '.join(splits)}", splits)
+
+
+def _own_names(
+    dataset: Dataset, builder: datasets.DatasetBuilder, split: str, args: DataArguments
+) -> Dataset:
+    """Give a split's labels the names that its own parquet files have for them.
+
+    datasets casts every split to the features of the first one: ids stay, and names are swapped.
+
+    Raises:
+        UserError: files of one split number their labels differently.
+    """
+    columns = [n for n, f in dataset.features.items() if isinstance(f, ClassLabel)]
+    if builder.builder_name != "parquet" or not columns:
+        return dataset
+    files = [_local_file(str(file)) for file in builder.config.data_files[split]]
+    for column in columns:
+        lists = {tuple(own_label_names(file, column) or ()) for file in files} - {()}
+        if len(lists) > 1:
+            raise UserError(
+                f"the files of split {split} of {args.dataset} number the labels in {column} differently: "
+                "write them with one list of names"
+            )
+        own = list(lists.pop()) if lists else None
+        if own not in (None, dataset.features[column].names):
+            features = dataset.features.copy()
+            features[column] = ClassLabel(names=own)
+            dataset = dataset.cast(features)  # keeps the ids, which are of these names
+    return dataset
+
+
+def _local_file(file: str) -> Path:
+    """Find the local copy of a data file, which was downloaded before: a Hub address, or a path."""
+    match = re.fullmatch(r"hf://datasets/([^/]+/[^/@]+|[^/@]+)@([^/]+)/(.+)", file)
+    if match is None:
+        return Path(file)
+    return Path(hf_hub_download(match[1], match[3], repo_type="dataset", revision=match[2]))
 
 
 def one_line(error: Exception) -> str:
     """Say in at most 300 characters on one line what an error of `datasets` was caused by."""
     cause = error.__cause__ or error
     return " ".join(str(cause).split())[:300]
-
-
-def select_split(everything: DatasetDict, split: str, args: DataArguments) -> Dataset:
-    """Take one split, with its images still encoded in `image` and its labels in `label`.
-
-    Raises:
-        UserError: no such split or column, no images in the column, no names for the labels, or no
-            row.
-    """
-    if split not in everything:
-        raise UserError(
-            f"dataset {args.dataset} has no split {split}: it has {', '.join(everything)}; "
-            "set train_split or test_split"
-        )
-    dataset = everything[split]
-    for key in ("image_column", "label_column"):
-        column = getattr(args, key)
-        if column not in dataset.column_names:
-            raise UserError(
-                f"no column {column} in {args.dataset}: it has {', '.join(dataset.column_names)}; set {key}"
-            )
-    if not isinstance(dataset.features[args.image_column], Image):
-        raise UserError(
-            f"column {args.image_column} of {args.dataset} holds no images: set image_column to one "
-            f"of {', '.join(dataset.column_names)}"
-        )
-    dataset = dataset.select_columns([args.image_column, args.label_column])
-    dataset = dataset.rename_columns(
-        {
-            old: new
-            for old, new in ((args.image_column, "image"), (args.label_column, "label"))
-            if old != new
-        }
-    )
-    if not isinstance(dataset.features["label"], ClassLabel):
-        dataset = _name_labels(dataset, args)
-    if len(dataset) == 0:
-        raise UserError(f"split {split} of {args.dataset} is empty")
-    return dataset.cast_column("image", Image(decode=False))
-
-
-def _name_labels(dataset: Dataset, args: DataArguments) -> Dataset:
-    if dataset.features["label"].dtype not in ("string", "large_string"):
-        raise UserError(
-            f"column {args.label_column} of {args.dataset} has numbers without names: it must be a "
-            "ClassLabel or strings"
-        )
-    return dataset.class_encode_column("label")

@@ -15,6 +15,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from training.data.found import LeftOut
+
 
 @dataclass(frozen=True)
 class Source:
@@ -37,7 +39,10 @@ class Split:
     label_names: list[str]
     fingerprint: str
     content: tuple[str, ...] = field(repr=False)  # SHA-256 of each image's encoded bytes
-    left_out: int = 0  # images that could not be decoded
+    left_out: int = 0  # images that could not be used: not decoded, no label, two labels
+    # Files relative to the data set; "" of a row without one.
+    paths: tuple[str, ...] = field(repr=False, default=())
+    cut: Cut | None = None  # how it was cut out of another split; None: it is one of the data set
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -53,10 +58,35 @@ class Splits:
     test: Split
     label_names: list[str]
     train_fingerprint: str
-    left_out: int  # from the training split, before the selection slice is cut
+    train_split: str  # the name that it has in the data set
+    selection_fraction: float | None  # of what was left of train; None: selection is a split
+    left_out: int  # from the training split, before anything is cut from it
     identical_train_test: int  # test images with a byte-identical training image
     train_cache: dict[str, Any] | None = None  # `Cache.summary()`; None: `train` was not reduced
     originals: Split | None = None  # the rows of `train` with the images as they were before that
+    inventory: Inventory | None = None  # everything that was found
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a split was cut out of another one, so that it can be made again."""
+
+    of: str  # the split that it was cut from
+    fraction: float  # the share that was asked for
+    seed: int
+    content: (
+        str  # SHA-256 of the labels and contents of all of that split, in an order of their own
+    )
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a data set holds, used or not: images used, and left out, make what was found."""
+
+    layout: str
+    num_found: int  # files or rows
+    left_out: tuple[LeftOut, ...]
+    unused: dict[str, int]  # splits that are not used, with their numbers of rows
 
 
 def fingerprint_of(names: list[str], labels: Iterable[int], content: Iterable[str]) -> str:

@@ -1,0 +1,152 @@
+"""Find out how somebody keeps labelled images on a disk, and read them: folder, table, archive or glob."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path, PurePosixPath
+
+from training.common.errors import UserError
+from training.common.paths import did_you_mean
+from training.data.arguments import DataArguments
+from training.data.found import Found, LeftOut
+from training.data.layouts.archives import is_archive, is_tar, read_webdataset, unpack
+from training.data.layouts.folders import read_label_folders
+from training.data.layouts.food101_folder import is_food101_folder, read_food101_folder
+from training.data.layouts.saved import has_configs, is_saved, read_configured, read_saved
+from training.data.layouts.split_words import split_of
+from training.data.layouts.tables import is_table, read_files, read_tables
+from training.data.layouts.walk import Tree, kind_of, walk
+
+
+def is_glob(name: str) -> bool:
+    """Say whether a name is a pattern of files and no file itself."""
+    return glob.has_magic(name) and not Path(name).expanduser().exists()
+
+
+def read_local(args: DataArguments) -> Found:
+    """Read the labelled images at a path or glob.
+
+    Raises:
+        UserError: nothing is there, or it cannot be told which image has which label.
+    """
+    path = Path(args.dataset).expanduser()
+    if is_glob(args.dataset):
+        return _read_glob(str(path), args)
+    if not path.exists():
+        raise UserError(
+            f"dataset {path} does not exist{did_you_mean(path)}: give a folder, a table, an archive or a Hub "
+            "id (user/name)"
+        )
+    try:
+        if path.is_file():
+            return _read_archives([path], args) if is_archive(path) else read_files([path], args)
+        return read_folder(path, args)
+    except UserError as error:
+        if str(error).startswith("dataset "):
+            raise
+        raise UserError(f"dataset {path}: {error}") from error
+
+
+def read_folder(folder: Path, args: DataArguments) -> Found:
+    """Read a folder by the first layout that fits, in it or in the one folder that wraps all of it.
+
+    Raises:
+        UserError: none fits, and why.
+    """
+    if is_saved(folder):
+        return read_saved(folder, args)
+    if has_configs(folder):
+        return read_configured(folder, args)
+    tree = walk(folder)
+    bases = _bases(tree)
+    for base in bases:
+        inner = tree.root / base
+        if is_food101_folder(inner):
+            return read_food101_folder(tree, base)
+        if base and (is_saved(inner) or has_configs(inner)):
+            return _with_others(read_folder(inner, args), tree, base)
+        if not _has_label_folders(tree, base) and (found := _read_others(tree, base, args)):
+            return found
+        if found := _read_metadata(tree, base, args):
+            return found
+    return read_label_folders(tree, bases[-1])
+
+
+def _read_others(tree: Tree, base: str, args: DataArguments) -> Found | None:
+    """Read tables or archives of a folder without label folders; None where there are none."""
+    inside = [name for name in tree.others if name.startswith(base)]
+    archives = [name for name in inside if is_archive(Path(name))]
+    if archives and not tree.images:
+        return _with_others(
+            _read_archives([tree.root / name for name in archives], args), tree, "", set(archives)
+        )
+    return read_tables(tree, base, args) if any(map(is_table, inside)) else None
+
+
+def _read_metadata(tree: Tree, base: str, args: DataArguments) -> Found | None:
+    """Read metadata.csv and the like where they have labels: they say more than the folders."""
+    metadata = [n for n in tree.others if PurePosixPath(n).stem.lower() == "metadata"]
+    if not any(is_table(name) and name.startswith(base) for name in metadata):
+        return None
+    only = Tree(tree.root, tree.images, metadata, faults=tree.faults)
+    found = read_tables(only, base, args)
+    rest = [name for name in tree.others if name not in metadata]
+    return found and _with_others(found, Tree(tree.root, [], rest, tree.left_out), "\0")
+
+
+def _read_archives(archives: list[Path], args: DataArguments) -> Found:
+    folder = unpack(archives)
+    if all(is_tar(path.name) for path in archives):
+        if found := read_webdataset(folder, archives):
+            return found
+    return read_folder(folder, args)
+
+
+def _read_glob(pattern: str, args: DataArguments) -> Found:
+    files = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    files = [path for path in files if path.is_file()]
+    if not files:
+        raise UserError(f"dataset {pattern} fits no file: give a folder, a file or another pattern")
+    if all(is_archive(path) for path in files):
+        return _read_archives(files, args)
+    return read_files(files, args)
+
+
+def _bases(tree: Tree) -> list[str]:
+    """List the folder itself, "", and those inside that alone hold everything, from the outside in."""
+    content = [
+        *tree.images,
+        *(n for n in tree.others if is_table(n) or is_archive(Path(n)) or n.endswith(".arrow")),
+    ]
+    bases, base = [""], ""
+    while True:
+        inside = [PurePosixPath(name[len(base) :]).parts for name in content]
+        tops = {parts[0] for parts in inside}
+        if len(tops) != 1 or any(len(parts) == 1 for parts in inside):
+            return bases
+        (top,) = tops
+        only_images = all(len(parts) == 2 for parts in inside) and not any(map(is_table, content))
+        if split_of(top) or only_images:
+            return bases
+        base = f"{base}{top}/"
+        bases.append(base)
+
+
+def _has_label_folders(tree: Tree, base: str) -> bool:
+    """Say whether images lie in at least two folders that are no splits, or in folders of a split."""
+    parts = [PurePosixPath(n[len(base) :]).parts for n in tree.images if n.startswith(base)]
+    tops = {p[0] for p in parts if len(p) > 1}
+    if any(split_of(p[0]) for p in parts if len(p) > 2):
+        return True
+    return len([top for top in tops if not split_of(top)]) > 1
+
+
+def _with_others(found: Found, tree: Tree, base: str, used: set[str] = frozenset()) -> Found:
+    """Add the files of the whole tree that lie outside of `base` to what was left out."""
+    outside = [
+        LeftOut(name, kind_of(name), "beside the data set")
+        for name in [*tree.images, *tree.others]
+        if name not in used and (not base or not name.startswith(base))
+    ]
+    left_out = (*found.left_out, *outside, *tree.left_out)
+    return Found(**{**found.__dict__, "left_out": left_out})
