@@ -20,6 +20,7 @@ __all__ = ["CardFacts", "FactError", "Metric", "MissingFactError"]
 REDUCTION = checks.fields(
     short_side=checks.positive, jpeg_quality=checks.positive, subsampling=checks.text
 )
+CUT = checks.fields(of=checks.text, fraction=checks.share, seed=checks.whole, content=checks.sha256)
 LORA = checks.fields(
     rank=checks.positive, alpha=checks.amount, dropout=checks.share, target_modules=checks.texts,
     peft=checks.text,
@@ -126,7 +127,13 @@ class CardFacts:
     num_train: int = fact("run.data.num_train", checks.positive)
     num_selection: int = fact("run.data.num_selection", checks.positive)
     num_test: int = fact("run.data.num_test", checks.positive)
-    selection_fraction: float = fact("run.data.selection_fraction", checks.share)
+    # null: the selection images are a split of the data set, `selection_split`
+    selection_fraction: float | None = fact(
+        "run.data.selection_fraction", checks.optional(checks.share)
+    )
+    selection_split: str | None = fact("run.data.selection_split", checks.later(checks.text))
+    # null: the test images are a split of the data set
+    test_cut: dict[str, Any] | None = fact("run.data.test_cut", checks.later(CUT))
     split_seed: int = fact("run.data.split_seed", checks.whole)
     left_out_train: int = fact("run.data.left_out.train", checks.whole)
     left_out_test: int = fact("run.data.left_out.test", checks.whole)

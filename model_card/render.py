@@ -125,6 +125,7 @@ def _scoring(facts: CardFacts) -> dict[str, object]:
             facts.selection_metric, facts.selection_metric
         ),
         "num_selection": count(facts.selection_n),
+        "selection_source": setup.selection_source(facts),
         "selection_top1": percent(facts.selection_top1, facts.selection_n),
         "best_step": count(facts.best_step),
         "best_epoch": f"{facts.best_epoch:g}",

@@ -205,17 +205,12 @@ def _duration(facts: CardFacts) -> str:
 
 def data(facts: CardFacts) -> str:
     """Write the table of the data set and how it was split."""
-    share = f"{100 * facts.selection_fraction:g} %"
     rows = [
         ("Data set", code(hide_paths(facts.dataset))),
         ("SHA-256 of the content", code(facts.fingerprint)),
         ("Training", _training_images(facts)),
-        (
-            "Selection",
-            f"{count(facts.num_selection)} images held out of {code(facts.train_split)}: "
-            f"{share}, stratified by label, seed {facts.split_seed}",
-        ),
-        ("Test", f"{count(facts.num_test)} images of split {code(facts.test_split)}"),
+        ("Selection", _selection_images(facts)),
+        ("Test", _test_images(facts)),
         (
             "Left out",
             f"{count(facts.left_out_train)} of {code(facts.train_split)}, "
@@ -225,6 +220,34 @@ def data(facts: CardFacts) -> str:
     if facts.data_revision:
         rows.insert(1, ("Revision", code(facts.data_revision)))
     return table(("Data", "As it was"), rows)
+
+
+def selection_source(facts: CardFacts) -> str:
+    """Say where the selection images are from: "held out of the training split", or a split."""
+    if facts.selection_split is None:
+        return "held out of the training split"
+    return f"of split {code(facts.selection_split)}"
+
+
+def _selection_images(facts: CardFacts) -> str:
+    """Say how many images chose the checkpoint, and how they were chosen themselves."""
+    if facts.selection_split is not None:
+        return f"{count(facts.num_selection)} images of split {code(facts.selection_split)}"
+    return (
+        f"{count(facts.num_selection)} images held out of {code(facts.train_split)}: "
+        f"{100 * facts.selection_fraction:g} %, stratified by label, seed {facts.split_seed}"
+    )
+
+
+def _test_images(facts: CardFacts) -> str:
+    """Say how many images were scored, and how they were cut where the data set has no test split."""
+    if (made_by := facts.test_cut) is None:
+        return f"{count(facts.num_test)} images of split {code(facts.test_split)}"
+    return (
+        f"{count(facts.num_test)} images held out of {code(made_by['of'])}, since the data set has no test "
+        f"split: {100 * made_by['fraction']:g} %, stratified by label, equal files on one side, seed "
+        f"{made_by['seed']}"
+    )
 
 
 def _training_images(facts: CardFacts) -> str:

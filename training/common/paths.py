@@ -19,6 +19,8 @@ def did_you_mean(path: str | Path) -> str:
     path = Path(path).expanduser()
     for parent in [path, *path.parents]:
         if parent.parent.is_dir() and not parent.exists():
-            close = difflib.get_close_matches(parent.name, [p.name for p in parent.parent.iterdir()], 1)
+            close = difflib.get_close_matches(
+                parent.name, [p.name for p in parent.parent.iterdir()], 1
+            )
             return f": did you mean {parent.parent / close[0]}?" if close else ""
     return ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 from training.common.arguments import default_of
@@ -63,7 +64,6 @@ TAKEN_AWAY = {
     "prediction_loss_only": "the selection slice is always scored in full: top1 chooses the checkpoint",
     "activation_checkpointing": "it is called gradient_checkpointing here, with any transformers",
     "activation_checkpointing_kwargs": "it is called gradient_checkpointing_kwargs here",
-    "label_names": "labels come from the data set; see label_column",
     "do_train": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
     "do_eval": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
     "do_predict": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
@@ -116,6 +116,24 @@ def default_values() -> dict[str, Any]:
     return {
         field.name: default_of(field) for kind in _CLASSES for field in dataclasses.fields(kind)
     }
+
+
+def is_same_value(key: str, before: Any, after: Any) -> bool:
+    """Say whether a key means the same in a run and in its resumption.
+
+    A folder is the same however it is written: data/ok, data/ok/, or its absolute path. A run of an
+    older version named its test split; where it is chosen now, the images decide (`run.images`).
+    """
+    if key == "dataset" and isinstance(before, str) and isinstance(after, str):
+        return before == after or _resolved(before) == _resolved(after)
+    if key == "test_split" and (before, after) == ("validation", None):
+        return True
+    return before == after
+
+
+def _resolved(dataset: str) -> Path | str:
+    path = Path(dataset).expanduser()
+    return path.resolve() if path.exists() else dataset
 
 
 def without_nulls(overrides: list[str]) -> tuple[list[str], list[str]]:

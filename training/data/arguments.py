@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 
 from training.common.arguments import check_ranges, default_of, key
 from training.common.errors import UserError
@@ -71,6 +73,7 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        self.label_names = read_label_names(self.label_names)
         if self.selection_fraction and self.test_fraction:
             if self.selection_fraction + self.test_fraction >= 1:
                 raise UserError(
@@ -82,3 +85,29 @@ class DataArguments:
         """Say whether a key has its default, so that another value may be found instead."""
         field = next(each for each in dataclasses.fields(self) if each.name == name)
         return getattr(self, name) == default_of(field)
+
+
+def read_label_names(given: list[str] | None) -> list[str] | None:
+    """Read the key label_names: a list, or one file with a name a line; None where it is not given.
+
+    Raises:
+        UserError: a name is there twice or is empty, or the file cannot be read.
+    """
+    if given is None:
+        return None
+    if len(given) == 1:
+        path = Path(given[0]).expanduser()
+        try:
+            given = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise UserError(
+                f"label_names {given[0]} cannot be read ({reason}): give a list of names, or a UTF-8 file with "
+                "one a line"
+            ) from error
+    each = [unicodedata.normalize("NFC", name.strip()) for name in given]
+    twice = sorted({name for name in each if each.count(name) > 1 or not name})
+    if twice:
+        what = f"{twice[0]} twice" if twice[0] else "an empty name"
+        raise UserError(f"label_names has {what}: give each number a name of its own")
+    return each

@@ -6,7 +6,6 @@ import math
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, concatenate_datasets
@@ -39,7 +38,7 @@ def name_labels(found: Found, used: list[str], args: DataArguments) -> Labelled:
         UserError: a split has a label that the first does not have, numbers that only some splits have
             names for, or `label_names` that do not fit.
     """
-    given = read_label_names(args.label_names)
+    given = args.label_names
     kinds = {_kind(piece) for split in used for piece in found.splits[split] if _has_label(piece)}
     if {"number", "name"} <= kinds and given is None:
         raise UserError(
@@ -58,33 +57,6 @@ def name_labels(found: Found, used: list[str], args: DataArguments) -> Labelled:
 def is_labelled(pieces: Iterable[Dataset]) -> bool:
     """Say whether any row of a split has a label."""
     return any(_has_label(piece) for piece in pieces)
-
-
-def read_label_names(given: list[str] | None) -> list[str] | None:
-    """Read the key label_names: a list, or one file with a name a line.
-
-    Raises:
-        UserError: a name is there twice or is empty, or the file cannot be read.
-    """
-    if given is None:
-        return None
-    if len(given) == 1:
-        path = Path(given[0]).expanduser()
-        try:
-            given = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"label_names {given[0]} cannot be read ({getattr(error, 'strerror', error)}): give a list of "
-                "names, or a UTF-8 file with one a line"
-            ) from error
-        while given and not given[-1].strip():
-            given.pop()
-    each = [unicodedata.normalize("NFC", name.strip()) for name in given]
-    twice = sorted({name for name in each if each.count(name) > 1})
-    if twice or "" in each:
-        what = f"{twice[0]} twice" if twice and twice[0] else "an empty name"
-        raise UserError(f"label_names has {what}: give each number a name of its own")
-    return each
 
 
 # ---- what a cell means --------------------------------------------------------------------------

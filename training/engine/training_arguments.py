@@ -39,6 +39,9 @@ _KeyedArguments = dataclasses.make_dataclass(
 class FineTuningArguments(_KeyedArguments):
     """TrainingArguments of a recipe; accumulation, workers and evaluation batch are derived."""
 
+    # A key of the data here; Trainer's finds the columns with labels by itself.
+    label_names: list[str] | None = dataclasses.field(default=None, init=False)
+
     def __post_init__(self) -> None:
         self.other_keys: dict[str, Any] = {}  # the recipe's, for trackers and checkpoints
         self._check_values()

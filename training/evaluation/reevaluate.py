@@ -15,11 +15,22 @@ from training.common.hub_errors import translated_errors
 from training.common.machine import num_decoders
 from training.data.arguments import DataArguments
 from training.data.loading import load_split
+from training.data.splits import Cut
 from training.evaluation.formats import in_format_2
 from training.evaluation.report import evaluate_model
 from training.model.network import label_names_from, model_folder
 
-COLUMNS = ("image_column", "label_column", "undecodable_images")  # keys of the recipe
+# Keys of the recipe that say which images are scored; `dataset` and its revision are in the report.
+COLUMNS = (
+    "image_column",
+    "label_column",
+    "label_names",
+    "train_split",
+    "selection_split",
+    "test_split",
+    "split_seed",
+    "undecodable_images",
+)
 
 
 def evaluate_again(
@@ -29,17 +40,20 @@ def evaluate_again(
     revision: str | None = None,
     batch_size: int | None = None,
     eval_cache_gb: float | None = None,
+    columns: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score a run, release or Hub model; by default on the data that it was reported on.
 
     Args:
         model: run folder, release folder or Hub id.
         dataset: Hub id, folder or `sample`; None is the one that the model was reported on.
-        split: None is the split that the model was reported on.
+        split: None is the split that the model was reported on; on other data, what training would
+            have scored there.
         revision: commit, tag or branch of a Hub id; None is its main branch.
         batch_size: None is the recorded one, which gives the recorded digits; another changes the
             last few. 64 where none is recorded.
         eval_cache_gb: limit on the decoded images that are kept; None is the default, 0 keeps none.
+        columns: values for keys of `COLUMNS` that differ from those of the model's own data set.
 
     Returns:
         The content of evaluation.json; see `formats`.
@@ -49,10 +63,13 @@ def evaluate_again(
     """
     folder = model_folder(model)
     reported = read_reported(model, folder, revision)
-    args = _data_arguments(model, dataset, reported, eval_cache_gb)
+    args, is_own = _data_arguments(model, dataset, reported, eval_cache_gb, columns or {})
     where = folder or model
-    split = split or (reported["split"] if reported else args.test_split)
-    source, images = load_split(args, split, label_names_from(where, revision))
+    made_by = None
+    if is_own:
+        split = split or reported["split"]
+        made_by = Cut(**reported["cut"]) if reported["cut"] and split == reported["split"] else None
+    source, images = load_split(args, split, label_names_from(where, revision), made_by)
     report, _ = evaluate_model(
         where,
         source,
@@ -68,26 +85,32 @@ def evaluate_again(
 
 
 def _data_arguments(
-    model: str, dataset: str | None, reported: dict[str, Any] | None, eval_cache_gb: float | None
-) -> DataArguments:
-    """Say where the images are: in `dataset`, or where the model was reported on."""
-    cache = {} if eval_cache_gb is None else {"eval_cache_gb": eval_cache_gb}
+    model: str,
+    dataset: str | None,
+    reported: dict[str, Any] | None,
+    eval_cache_gb: float | None,
+    columns: dict[str, Any],
+) -> tuple[DataArguments, bool]:
+    """Say where the images are, and whether they are those that the model was reported on."""
+    rest = dict(columns) if eval_cache_gb is None else {**columns, "eval_cache_gb": eval_cache_gb}
     if reported is None:
         if dataset is None:
             raise UserError(f"{model} does not say what it was scored on: give --dataset")
-        return DataArguments(dataset=dataset, **cache)
+        return DataArguments(dataset=dataset, **rest), False
     if dataset is None and reported["source"] == "local" and reported["path"] is None:
         raise UserError(
             f"{model} was scored on the local data {reported['dataset']}: give --dataset PATH"
         )
-    if dataset not in (None, reported["dataset"]):
-        return DataArguments(dataset=dataset, **cache)
-    return DataArguments(
+    # The same local data may lie elsewhere by now: only their last name is on record.
+    names = (reported["dataset"],) if dataset is None else (dataset, Path(dataset).name)
+    if reported["dataset"] not in names:
+        return DataArguments(dataset=dataset, **rest), False
+    args = DataArguments(
         dataset=dataset or reported["path"] or reported["dataset"],
         dataset_revision=reported["dataset_revision"],
-        **reported["columns"],
-        **cache,
+        **{**reported["columns"], **rest},
     )
+    return args, True
 
 
 def read_reported(model: str, folder: Path | None, revision: str | None) -> dict[str, Any] | None:
@@ -118,8 +141,10 @@ def read_reported(model: str, folder: Path | None, revision: str | None) -> dict
     is_here = report["source"] == "local" and Path(path).expanduser().exists()
     return {
         **report,
+        "cut": report.get("cut"),  # none before there were any
         "path": path if is_here else None,
-        "columns": {key: run["recipe"][key] for key in COLUMNS},
+        # A run of an older version lacks the keys that came later.
+        "columns": {key: run["recipe"][key] for key in COLUMNS if key in run["recipe"]},
     }
 
 

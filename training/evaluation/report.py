@@ -7,6 +7,7 @@ saved files, computes in float32, and counts every image once in any number of p
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import time
 from collections.abc import Sequence
@@ -90,7 +91,8 @@ def evaluate_model(
 def describe_data(source: Source, split: Split) -> dict[str, Any]:
     """Describe the scored images for evaluation.json: data set, split, fingerprint, n.
 
-    Keys: dataset, source, dataset_revision, dataset_fingerprint, split, n, left_out.
+    Keys: dataset, source, dataset_revision, dataset_fingerprint, split, cut (None, or how the split was
+    cut out of another one, see `training.data.splits.Cut`), n, left_out.
     """
     return {
         "dataset": source.dataset,
@@ -98,6 +100,7 @@ def describe_data(source: Source, split: Split) -> dict[str, Any]:
         "dataset_revision": source.revision,
         "dataset_fingerprint": split.fingerprint,
         "split": split.name,
+        "cut": dataclasses.asdict(split.cut) if split.cut else None,
         "n": len(split),
         "left_out": split.left_out,
     }

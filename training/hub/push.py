@@ -14,8 +14,9 @@ from training.common.files import read_json, sha256_file
 from training.common.hub_errors import translated_errors
 from training.data.arguments import DataArguments
 from training.data.loading import load_split
-from training.data.splits import Split
+from training.data.splits import Cut, Split
 from training.evaluation.formats import read_evaluation
+from training.evaluation.reevaluate import COLUMNS
 from training.hub.rescore import rescore
 from training.hub.staging import PushedFile, stage_files
 from training.model.network import label_names_from
@@ -102,13 +103,13 @@ def _test_images(release: Path, dataset: str | None) -> Split:
             "--dataset PATH, so that the pushed files can be scored again"
         )
     recipe = read_json(release / "run.json")["recipe"]
-    keys = ("image_column", "label_column", "undecodable_images")
     args = DataArguments(
         dataset=dataset or report["dataset"],
         dataset_revision=report["dataset_revision"],
-        **{key: recipe[key] for key in keys},
+        **{key: recipe[key] for key in COLUMNS if key in recipe},
     )
-    _, split = load_split(args, report["split"], label_names_from(release))
+    made_by = Cut(**report["cut"]) if report.get("cut") else None
+    _, split = load_split(args, report["split"], label_names_from(release), made_by)
     if split.fingerprint != report["dataset_fingerprint"]:
         raise UserError(
             f"{args.dataset} is not the data the card reports on (content {split.fingerprint[:12]}, "

@@ -6,6 +6,7 @@ checkpoint-N/       what a resume needs
 probe.json          what a linear probe chose, and head.safetensors, the head (tune: linear_probe)
 probe/              the same and its checkpoints (tune: probe_then_full)
 model/              the selected weights, config and image processor
+images.csv          split, label, SHA-256 and path of every image; left_out.csv what is not used
 evaluation.json     the report on the test split; predictions.csv beside it
 example.jpg         one test image
 release/            what `food101 push` uploads
@@ -29,7 +30,7 @@ from training.common.errors import UserError
 from training.common.files import read_json, write_json
 from training.common.locks import lock_folder
 from training.common.machine import now, versions
-from training.config.keys import FREE_KEYS, default_values
+from training.config.keys import FREE_KEYS, default_values, is_same_value
 from training.config.recipe import Recipe
 from training.data.splits import Splits, encoded_bytes
 from training.engine.callbacks import clock
@@ -37,6 +38,7 @@ from training.engine.checkpoints import find_checkpoints, is_begun, probe_result
 from training.engine.trainer import BaseTrainer
 from training.evaluation.report import evaluate_model, write_evaluation
 from training.model.network import Network
+from training.run.images import refuse_changed, write_images
 from training.run.record import (
     code_sha256,
     command_line,
@@ -90,7 +92,7 @@ class Run:
             )
         # Nobody writes before everybody has looked.
         PartialState().wait_for_everyone()
-        return cls(recipe, folder, checkpoint, record={}, probe_checkpoint=probe)
+        return cls(recipe, folder, checkpoint, record={}, probe_checkpoint=probe, previous=record)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -109,8 +111,10 @@ class Run:
         """Lock the folder, write run.json as of an unfinished run and print what is about to be trained.
 
         Raises:
-            UserError: another process holds the folder.
+            UserError: another process holds the folder, or the run was begun with other images.
         """
+        if checkpoint := self.checkpoint or self.probe_checkpoint:
+            refuse_changed(run_of(checkpoint), splits)
         self.record = {
             "format": 1,
             "recipe_name": self.recipe.name,
@@ -128,6 +132,7 @@ class Run:
         if PartialState().is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = lock_run(self.folder)
+            write_images(self.folder, splits)
             write_json(self.folder / "run.json", self.record)
             logger.info(
                 f"{d['num_train']} images to train on, {d['num_selection']} to select, {d['num_test']} to test; "
@@ -207,7 +212,7 @@ def _refuse_other(folder: Path, record: dict[str, Any], recipe: Recipe) -> None:
     defaults = default_values()
     before, after = defaults | record.get("recipe", {}), defaults | recipe.values
     for key in sorted({*before, *after} - FREE_KEYS):
-        if before.get(key) != after.get(key):
+        if not is_same_value(key, before.get(key), after.get(key)):
             raise UserError(
                 f"output_dir {folder} holds another run ({key} was {before.get(key)}, is {after.get(key)}): "
                 "choose another --output_dir"

@@ -15,6 +15,7 @@ from training.common.arguments import cards_of
 from training.common.files import sha256_file
 from training.common.machine import device_name
 from training.config.recipe import Recipe
+from training.data.found import count_kinds
 from training.data.splits import Splits
 from training.engine.compilation import trains_in_tf32
 from training.engine.lora import count_parameters, describe_lora
@@ -136,27 +137,43 @@ def describe_data(recipe: Recipe, splits: Splits) -> dict[str, Any]:
     """Describe the images that train, select and test: the block "data" of run.json.
 
     Returns:
-        The keys dataset, source ("hub", "local" or "sample"), revision, fingerprint (of the test
-        images), train_fingerprint, train_split, test_split, num_train, num_selection, num_test,
-        selection_fraction, split_seed, left_out (how many images of train and of test could not be
-        decoded), identical_train_test (how many test images are training images too), train_cache
-        (None, or what the reduced images are) and label_names.
+        The keys dataset, source ("hub", "local" or "sample"), revision, layout (how the images were
+        kept, in words), fingerprint (of the test images), train_fingerprint, train_split,
+        selection_split (None: a slice of train), test_split, test_cut (None, or how it was cut from
+        train, see `Cut`), num_train, num_selection, num_test, selection_fraction (None of a split),
+        split_seed, left_out (how many images of each split could not be used), identical_train_test
+        (how many test images are training images too), found (num_found, num_left_out and kinds, with
+        counts only), unused_splits, train_cache (None, or what the reduced images are), label_names.
     """
+    inventory, selection, test = splits.inventory, splits.selection, splits.test
+    is_slice = splits.selection_fraction is not None
+    left_out = {"train": splits.left_out, "test": test.left_out}
+    if not is_slice:
+        left_out["selection"] = selection.left_out
     return {
         "dataset": splits.source.dataset,
         "source": splits.source.kind,
         "revision": splits.source.revision,
-        "fingerprint": splits.test.fingerprint,
+        "layout": inventory.layout,
+        "fingerprint": test.fingerprint,
         "train_fingerprint": splits.train_fingerprint,
-        "train_split": recipe.data.train_split,
-        "test_split": recipe.data.test_split,
+        "train_split": splits.train_split,
+        "selection_split": None if is_slice else selection.name,
+        "test_split": test.name,
+        "test_cut": dataclasses.asdict(test.cut) if test.cut else None,
         "num_train": len(splits.train),
-        "num_selection": len(splits.selection),
-        "num_test": len(splits.test),
-        "selection_fraction": recipe.data.selection_fraction,
+        "num_selection": len(selection),
+        "num_test": len(test),
+        "selection_fraction": splits.selection_fraction,
         "split_seed": recipe.data.split_seed,
-        "left_out": {"train": splits.left_out, "test": splits.test.left_out},
+        "left_out": left_out,
         "identical_train_test": splits.identical_train_test,
+        "found": {
+            "num_found": inventory.num_found,
+            "num_left_out": len(inventory.left_out),
+            "kinds": count_kinds(inventory.left_out),
+        },
+        "unused_splits": inventory.unused,
         "train_cache": splits.train_cache,
         "label_names": splits.label_names,
     }
