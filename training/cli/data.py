@@ -1,16 +1,86 @@
-"""The verb about images: `cache`."""
+"""Verbs about images: `check`, `cache`."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import logging
+import shlex
+from collections.abc import Iterable
 from typing import Any
 
 from training.cli.parsing import add_verb, positive, quiet_libraries
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add the parser of `cache` to what `add_subparsers` gave."""
+    """Add the parsers of `check` and `cache` to what `add_subparsers` gave."""
+    _add_check(verbs)
     _add_cache(verbs)
+
+
+def add_data_options(parser: argparse.ArgumentParser, keys: Iterable[str]) -> None:
+    """Add keys of a recipe that say which images are read, with their help; without a default here.
+
+    Which of them were given, `given_options` says.
+    """
+    from training.common.arguments import keys_of
+    from training.data.arguments import DataArguments
+
+    facts, lists = keys_of(DataArguments), ("label_names",)
+    for key in keys:
+        parser.add_argument(
+            f"--{key}",
+            help=facts[key].help,
+            nargs="+" if key in lists else None,
+            choices=facts[key].choices,
+            type=int if key.endswith("seed") else float if key.endswith("fraction") else str,
+        )
+
+
+def given_options(args: argparse.Namespace, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the keys that the command line gave, with their values."""
+    return {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+
+
+# Keys that say which images there are and what they are called.
+COLUMNS = (
+    "image_column",
+    "label_column",
+    "label_names",
+    "train_split",
+    "selection_split",
+    "test_split",
+    "selection_fraction",
+    "test_fraction",
+    "split_seed",
+    "dataset_revision",
+)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Print what would be trained on: splits, labels, what is left out, and the command to train.
+
+    Raises:
+        UserError: there is nothing that could be trained on.
+    """
+    quiet_libraries()
+    logging.getLogger("training.data.loading").setLevel(logging.WARNING)  # the report says it all
+    from training.data.arguments import DataArguments
+    from training.data.check import as_json, render
+    from training.data.check import check as check_data
+
+    data = DataArguments(
+        dataset=args.dataset, undecodable_images="skip", **given_options(args, COLUMNS)
+    )
+    checked = check_data(data, shlex.quote(args.dataset))
+    print(json.dumps(as_json(checked), ensure_ascii=False) if args.json else render(checked))
+
+
+def _add_check(verbs: Any) -> None:
+    p = add_verb(verbs, check, "say what would be trained on, and what would be left out")
+    p.add_argument("dataset", metavar="DATASET", help="folder, table, archive, glob, or Hub id")
+    add_data_options(p, COLUMNS)
+    p.add_argument("--json", action="store_true", help="everything as one JSON object")
 
 
 def cache(args: argparse.Namespace) -> None:
@@ -21,11 +91,11 @@ def cache(args: argparse.Namespace) -> None:
     """
     quiet_libraries()
     from training.data.arguments import DataArguments
-    from training.data.loading import load_split, open_cache
+    from training.data.loading import open_cache, prepare
 
-    keys = ("dataset", "dataset_revision", "train_split", "image_column", "label_column")
-    data = DataArguments(**{key: getattr(args, key) for key in (*keys, "undecodable_images")})
-    _, split = load_split(data, data.train_split)
+    keys = (*COLUMNS, "undecodable_images")
+    data = DataArguments(dataset=args.dataset, **given_options(args, keys))
+    split = prepare(data).train
     found, _ = open_cache(split, args.short_side)
     record, n = found.record, found.record["num_images"]
     print(f"{found.folder}" + (" was there already; nothing was done" if found.was_there else ""))
@@ -47,8 +117,4 @@ def _add_cache(verbs: Any) -> None:
     p.add_argument(
         "--short_side", type=positive, required=True, metavar="N", help="pixels; 256 for 224"
     )
-    p.add_argument("--dataset_revision", help="commit, tag or branch")
-    p.add_argument("--train_split", default="train", help="(default: %(default)s)")
-    p.add_argument("--image_column", default="image", help="(default: %(default)s)")
-    p.add_argument("--label_column", default="label", help="(default: %(default)s)")
-    p.add_argument("--undecodable_images", default="stop", choices=("stop", "skip"))
+    add_data_options(p, (*COLUMNS, "undecodable_images"))

@@ -140,20 +140,28 @@ def _has_label(piece: Dataset) -> bool:
 def _order(
     found: Found, read: dict[str, list[list[Text]]], used: list[str], given: list[str] | None
 ) -> list[str]:
-    """List every name in the order of its id."""
-    present = {text for pieces in read.values() for texts in pieces for text, _ in texts if text}
+    """List the names of all splits: those that the first split knows in the order of its ids, then others."""
+    pieces = found.splits[used[0]]
+    present = {text for texts in read[used[0]] for text, _ in texts if text}
     order = list(given or ())
     if found.label_order is not None and present <= set(found.label_order):
         order = list(found.label_order)
-    for split in used:
-        for piece in found.splits[split]:
-            if isinstance(piece.features["label"], ClassLabel):
-                own = [unicodedata.normalize("NFC", name) for name in piece.features["label"].names]
-                order += [name for name in own if name not in order]
-    numbers = all(_kind(piece) == "number" for split in used for piece in found.splits[split])
-    by_value = numbers and given is None and all(text.isdigit() for text in present)
-    rest = sorted(present - set(order), key=int if by_value else None)
-    return [*order, *rest]
+    for piece in pieces:
+        if isinstance(piece.features["label"], ClassLabel):
+            own = [unicodedata.normalize("NFC", name) for name in piece.features["label"].names]
+            order += [name for name in own if name not in order]
+    by_value = given is None and all(
+        _kind(piece) == "number" and _is_int(piece) for piece in pieces
+    )
+    order += sorted(present - set(order), key=int if by_value else None)
+    everywhere = {text for each in read.values() for texts in each for text, _ in texts if text}
+    return [*order, *sorted(everywhere - set(order))]
+
+
+def _is_int(piece: Dataset) -> bool:
+    return all(
+        value is None or isinstance(value, int) or value.is_integer() for value in piece["label"][:]
+    )
 
 
 def _in_first(

@@ -38,7 +38,7 @@ from training.engine.checkpoints import find_checkpoints, is_begun, probe_result
 from training.engine.trainer import BaseTrainer
 from training.evaluation.report import evaluate_model, write_evaluation
 from training.model.network import Network
-from training.run.images import refuse_changed, write_images
+from training.run.images import refuse_changed, run_of, write_images
 from training.run.record import (
     code_sha256,
     command_line,
@@ -92,7 +92,7 @@ class Run:
             )
         # Nobody writes before everybody has looked.
         PartialState().wait_for_everyone()
-        return cls(recipe, folder, checkpoint, record={}, probe_checkpoint=probe, previous=record)
+        return cls(recipe, folder, checkpoint, record={}, probe_checkpoint=probe)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:

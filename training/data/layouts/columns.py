@@ -100,6 +100,8 @@ def label_column_of(dataset: Dataset, args: DataArguments, where: str, image: st
     able = [n for n in able if n and not n.lower().startswith(("unnamed", "__")) and not _split(n)]
     if not able:
         raise UserError(_no_column("label_column", wanted, where, dataset.column_names))
+    texts = [name for name in able if _is_text(dataset.features[name])]
+    able = texts if len(texts) == 1 else able  # beside widths and prices
     return only(able, where, "labels", "label_column")
 
 

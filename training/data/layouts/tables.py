@@ -79,12 +79,9 @@ def _read(
     by_split = _by_split(files, base)
     if not by_split:
         return None
-    try:
-        splits, columns = _pieces(tree, by_split, args)
-    except UserError:
-        if required or not args.is_default("image_column"):
-            raise
-        return None  # tables of something else, beside folders that say it all
+    if not required and not _is_about_images(tree, by_split, args):
+        return None
+    splits, columns = _pieces(tree, by_split, args)
     used = {name for each in by_split.values() for name in each}
     rows = {
         row["path"] for pieces in splits.values() for piece in pieces for row in piece["image"][:]
@@ -101,6 +98,19 @@ def _read(
         faults=tuple(tree.faults),
         root=tree.root,
     )
+
+
+def _is_about_images(tree: Tree, by_split: dict[str, list[str]], args: DataArguments) -> bool:
+    """Say whether the first table names images; it may be one of prices beside folders that say it all."""
+    split = "train" if "train" in by_split else next(iter(by_split))
+    files, table = _open(tree, by_split[split])[0]
+    folder = (tree.root / files[0]).parent
+    resolve = resolver(_places(folder, tree.root, PurePosixPath(files[0]).stem, split))
+    try:
+        image_column_of(table, args, names(files), resolve)
+    except UserError:
+        return False
+    return True
 
 
 def _by_split(files: Iterable[str], base: str) -> dict[str, list[str]]:
