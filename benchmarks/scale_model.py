@@ -17,7 +17,7 @@ TRAIN, TEST, CLASSES = 75_750, 25_250, 101
 # recipes/vit_base_food101.yaml
 EPOCHS, MICRO_BATCH, SELECTION_FRACTION = 10, 64, 0.05
 MAX_WORKERS = 16  # of a process: `dataloader_num_workers: -1` in training/config.py
-SCAN_IMAGES_A_PROCESS = 2000  # of the scan before the first step
+SCAN_IMAGES_A_PROCESS = 256  # of the scan before the first step
 BACKWARD = 2 / 3  # share of a training pass: the backward pass has twice the forward's operations
 ASSUMED = "assumed"
 
@@ -335,7 +335,7 @@ class Case:
 
     @property
     def scan(self) -> float:
-        """Every image is decoded once, on each machine, before the first step."""
+        """Every image is decoded once, by the first machine, before the first step."""
         seconds = 0.0
         for images in (TRAIN, TEST):
             processes = min(self.machine_cores, images // SCAN_IMAGES_A_PROCESS)

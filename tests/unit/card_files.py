@@ -57,8 +57,8 @@ METRICS = {
 }  # fmt: skip
 EVALUATION = {
     "format": 2, "dataset": "ethz/food101", "source": "hub", "dataset_revision": COMMIT,
-    "dataset_fingerprint": DIGEST, "split": "validation", "n": 25250, "left_out": 0,
-    "metrics": METRICS,
+    "dataset_fingerprint": DIGEST, "split": "validation", "cut": None, "n": 25250,
+    "left_out": 0, "metrics": METRICS,
     "interval_method": "Wilson score, 95 %",
     "per_class": [
         {"label": "nan", "n": 20000, "recall": 0.95, "precision": 0.9, "f1": 0.92},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -64,7 +63,6 @@ def check(args: argparse.Namespace) -> None:
         UserError: there is nothing that could be trained on.
     """
     quiet_libraries()
-    logging.getLogger("training.data.loading").setLevel(logging.WARNING)  # the report says it all
     from training.data.arguments import DataArguments
     from training.data.check import as_json, render
     from training.data.check import check as check_data

@@ -33,7 +33,7 @@ class DataArguments:
     )
     selection_fraction: float | None = key(
         None,
-        "stratified share of the train split that selects (null: 0.05; 0.1 below 5,000 images, 0.2 below 500)",
+        "share of the train split that selects (null: 0.05; 0.1 below 5,000 images, 0.2 below 500)",
         above=0,
         below=1,
         give="a share between 0 and 1",
@@ -41,7 +41,7 @@ class DataArguments:
     )
     test_fraction: float | None = key(
         None,
-        "stratified share of the train split that tests, where there is no test split (null: 0.2)",
+        "share of the train split that tests, if nothing else does (null: 0.2)",
         above=0,
         below=1,
         give="a share between 0 and 1",
@@ -53,7 +53,7 @@ class DataArguments:
     )
     undecodable_images: str = key(
         "stop",
-        "images that cannot be used: stop before the first step, or skip and count them",
+        "what cannot be used: stop before the first step, or skip and count",
         choices=("stop", "skip"),
         usual=True,
     )

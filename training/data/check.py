@@ -71,7 +71,7 @@ def check(args: DataArguments, where: str) -> Checked:
     Raises:
         UserError: there is nothing that could be trained on.
     """
-    splits = load_splits(args)
+    splits = load_splits(args, quiet=True)
     parts = {"train": splits.originals, "selection": splits.selection, "test": splits.test}
     options = " --undecodable_images skip" if stops(splits.inventory.left_out) else ""
     for key in SAID:

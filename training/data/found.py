@@ -66,7 +66,8 @@ def count_kinds(left_out: Iterable[LeftOut]) -> dict[str, int]:
 
     Of a reason only what stands before a colon counts, so that alike things are counted together.
     """
-    counts = Counter(f"{each.kind}, {each.reason.split(':')[0]}" for each in left_out)
+    reasons = ((each.kind, each.reason.split(":")[0]) for each in left_out)
+    counts = Counter(kind if kind == why else f"{kind}, {why}" for kind, why in reasons)
     return dict(counts.most_common())
 
 

@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, concatenate_datasets
 from training.common.errors import UserError
 from training.data.arguments import DataArguments
 from training.data.found import Found, LeftOut, names, relative
+from training.data.splits import image_paths
 
 
 @dataclass(frozen=True)
@@ -198,9 +199,8 @@ def _number(
     for piece, texts in zip(found.splits[split], read, strict=True):
         bad = [i for i, (text, _) in enumerate(texts) if text is None]
         if bad:
-            paths = piece.select(bad)["image"]
-            for i, image in zip(bad, paths, strict=True):
-                where = relative(image["path"], found.root) if image and image["path"] else ""
+            for i, path in zip(bad, image_paths(piece.select(bad)), strict=True):
+                where = relative(path, found.root)
                 name = (
                     f"{where} (row {row + i} of {split})" if where else f"row {row + i} of {split}"
                 )

@@ -56,10 +56,13 @@ class Prepared:
         return self.splits[self.plan.train]
 
 
-def load_splits(args: DataArguments) -> Splits:
+def load_splits(args: DataArguments, quiet: bool = False) -> Splits:
     """Load and check what the recipe uses, and cut what the data set has no split for.
 
     All processes call this together, and get the same.
+
+    Args:
+        quiet: log nothing; whoever calls tells what was found.
 
     Raises:
         UserError: data missing, unreachable or unusable; the message says what to change.
@@ -78,7 +81,9 @@ def load_splits(args: DataArguments) -> Splits:
         selection, share = found.splits[plan.selection], None
     originals = _slice(train, rows, "training")
     identical = _count_identical(test, train if plan.test else originals)
-    _say([*notes, *_identical_note(identical, len(test)), _used_note(train, selection, test, plan)])
+    if not quiet:
+        used = _used_note(train, selection, test, plan)
+        _say([*notes, *_identical_note(identical, len(test)), used])
     cache, images = None, originals.dataset
     if args.train_short_side is not None:
         cache, reduced = open_cache(train, args.train_short_side)

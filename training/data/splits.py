@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from training.data.found import LeftOut
@@ -131,3 +132,12 @@ def rows_at(dataset: Dataset, positions: list[int]) -> Iterator[tuple[bytes | st
     table = dataset[positions]
     images, labels = table["image"].to_pylist(), table["label"].to_pylist()
     return zip(map(image_source, images), labels, strict=True)
+
+
+def image_paths(dataset: Dataset) -> list[str]:
+    """List the path of every row's image, "" where it has none; no image is read."""
+    paths: list[str] = []
+    for table in dataset.select_columns("image").with_format("arrow").iter(batch_size=1000):
+        column = pc.struct_field(table["image"], "path")
+        paths += [path or "" for path in column.to_pylist()]
+    return paths

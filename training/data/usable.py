@@ -11,7 +11,7 @@ from training.data.found import SHOWN, Found, LeftOut, relative
 from training.data.labels import Labelled
 from training.data.layouts.walk import kind_of
 from training.data.scan import Look, scan_images
-from training.data.splits import Split, fingerprint_of
+from training.data.splits import Split, fingerprint_of, image_paths
 
 
 def usable_splits(
@@ -50,8 +50,7 @@ def row_name(path: str, row: int, split: str) -> str:
 
 def _paths(found: Found, labelled: Labelled, split: str) -> list[str]:
     """Name each row's file relative to the data set; "" of a row without one."""
-    images = labelled.splits[split]["image"][:]
-    return [relative((image or {}).get("path") or "", found.root) for image in images]
+    return [relative(path, found.root) for path in image_paths(labelled.splits[split])]
 
 
 def _undecodable(

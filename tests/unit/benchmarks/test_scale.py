@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from training.common.machine import IMAGES_A_WORKER
+from training.data.partition import selection_fraction_of
+
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "scale.md"
@@ -65,11 +68,12 @@ def test_the_recipe_is_the_one_that_is_calculated(scale):
     recipe = yaml.safe_load((ROOT / "training/recipes/vit_base_food101.yaml").read_text())
     assert recipe["num_train_epochs"] == model.EPOCHS
     assert recipe["total_train_batch_size"] == case(scale, 1).batch
-    assert recipe["selection_fraction"] == model.SELECTION_FRACTION
+    assert "selection_fraction" not in recipe
+    assert selection_fraction_of(model.TRAIN) == model.SELECTION_FRACTION
     assert recipe["per_device_train_batch_size"] == model.MICRO_BATCH
     code = "".join(path.read_text() for path in (ROOT / "training").rglob("*.py"))
     assert f"min({model.MAX_WORKERS}, share" in code  # workers of a process
-    assert f"len(dataset) // {model.SCAN_IMAGES_A_PROCESS}" in code  # processes of the scan
+    assert model.SCAN_IMAGES_A_PROCESS == IMAGES_A_WORKER
 
 
 def test_write_replaces_the_place_between_the_marks(scale, tmp_path, capsys, monkeypatch):
@@ -217,8 +221,8 @@ def test_evaluation_start_and_checkpoint(scale):
     assert eight.selection(cached=True) == pytest.approx(474 / 10_000)  # the fullest rank
     assert one.filling == pytest.approx(29_038 * 2.5e-3 / (16 * 0.8))
     assert case(scale, 1, known=known, checkpoint_GBps=0.1).filling == pytest.approx(43.7, rel=1e-3)
-    assert one.scan == pytest.approx(75.75 / (16 * 0.8) + 25.25 / (12 * 0.8))
-    assert eight.scan == pytest.approx(75.75 / (37 * 0.8) + 25.25 / (12 * 0.8))
+    assert one.scan == pytest.approx((75.75 + 25.25) / (16 * 0.8))
+    assert eight.scan == pytest.approx(75.75 / (128 * 0.8) + 25.25 / (98 * 0.8))
     assert one.checkpoint == pytest.approx(12 * 85_876_325 / 1e9)
     assert one.start == 16 and case(scale, 1, torch_compile=1).start == 76
 
@@ -227,7 +231,7 @@ def test_the_total_is_the_sum_and_the_cost_follows(scale):
     run = case(scale, 8)
     parts = {
         "start-up": 18.0,
-        "scan": 75.75 / (37 * 0.8) + 25.25 / (12 * 0.8),
+        "scan": 75.75 / (128 * 0.8) + 25.25 / (98 * 0.8),
         "training": 10 * 281 * 0.012,
         "evaluation": 10 * run.selection(False) + run.test(False),
         "checkpoints": 10 * 12 * 85_876_325 / 1e9,

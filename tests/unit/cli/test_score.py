@@ -152,7 +152,7 @@ def test_another_label_set_is_refused(refused, tiny_run, tmp_path):
     other = write_image_folder(tmp_path / "other", labels=["cheesecake", "pizza", "ramen"])
     message = refused("evaluate", tiny_run, "--dataset", other)
     assert "labels are not the model's" in message
-    assert "first: ramen" in message and "second: cheese_plate" in message
+    assert "the model does not know ramen" in message
 
 
 def test_a_split_that_is_not_there(refused, tiny_run):

@@ -11,9 +11,10 @@ from training.data.arguments import DataArguments
 
 def test_the_defaults_are_food101_as_the_hub_has_it():
     data = DataArguments()
-    assert (data.dataset, data.train_split, data.test_split) == (
-        "ethz/food101", "train", "validation",
-    )  # fmt: skip
+    assert (data.dataset, data.train_split) == ("ethz/food101", "train")
+    # By their names: its validation is the test, and a slice of its train selects.
+    assert data.test_split is data.selection_split is None
+    assert data.selection_fraction is data.test_fraction is None
     assert data.train_short_side is None  # the originals
 
 

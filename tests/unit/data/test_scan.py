@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images can be decoded, what they are, and that nobody looks twice."""
+"""Which images can be decoded, what they are, and that only content counts."""
 
 import hashlib
+import os
+import sqlite3
 
-import datasets
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image
+from datasets import Dataset, Features, Image
 
-from tests.unit.toys import LABELS, jpeg
+from tests.unit.toys import jpeg
 from training.data import scan
-from training.data.scan import check_images, scan_images
+from training.data.scan import Look, Verdicts, look_at, scan_images
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 
@@ -18,30 +19,32 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def check(image: dict | None) -> tuple[str, str, str]:
-    found = check_images({"image": [image]}, version=1)
-    return found["sha256"][0], found["error"][0], found["path"][0]
+def embedded(data: bytes | None) -> dict:
+    return {"bytes": data, "path": None}
+
+
+def rows(*images: dict | None) -> Dataset:
+    features = Features({"image": Image(decode=False)})
+    return Dataset.from_dict({"image": list(images)}, features=features)
 
 
 def test_an_image_in_a_file_and_one_embedded(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
-    path = str(tmp_path / "a.jpg")
-    assert check({"bytes": None, "path": path}) == (sha256(jpeg(0)), "", path)
-    assert check({"bytes": jpeg(1), "path": None}) == (sha256(jpeg(1)), "", "")
-    assert check({"bytes": jpeg(1), "path": "b.jpg"}) == (sha256(jpeg(1)), "", "b.jpg")
+    expected = Look(sha256(jpeg(0)), "", len(jpeg(0)), (40, 36))
+    assert look_at({"bytes": None, "path": str(tmp_path / "a.jpg")}) == expected
+    assert look_at(embedded(jpeg(0))) == look_at({"bytes": jpeg(0), "path": "b.jpg"}) == expected
 
 
 @pytest.mark.parametrize(
     "image", [None, {"bytes": None, "path": None}, {"bytes": None, "path": ""}]
 )
 def test_a_row_without_an_image(image):
-    assert check(image) == (EMPTY, "the row has no image", "")
+    assert look_at(image) == Look(EMPTY, "the row has no image", 0)
 
 
 def test_a_file_that_is_gone(tmp_path):
-    path = str(tmp_path / "gone.jpg")
-    sha, error, where = check({"bytes": None, "path": path})
-    assert (sha, where) == (EMPTY, path) and "No such file" in error
+    found = look_at({"bytes": None, "path": str(tmp_path / "gone.jpg")})
+    assert found == Look(EMPTY, "cannot be read: No such file or directory", 0)
 
 
 @pytest.mark.parametrize(
@@ -49,25 +52,8 @@ def test_a_file_that_is_gone(tmp_path):
     [(b"", "0 bytes"), (b"a text", "not a readable image"), (jpeg(0)[:-200], "truncated")],
 )
 def test_what_cannot_be_decoded_has_a_checksum_and_a_reason(data, reason):
-    sha, error, _ = check({"bytes": data, "path": None})
-    assert sha == sha256(data) and reason in error and "\n" not in error
-
-
-def test_rows_of_a_batch_stay_apart():
-    rows = [{"bytes": data, "path": None} for data in (jpeg(0), b"x", jpeg(2))]
-    found = check_images({"image": rows}, version=1)
-    assert found["sha256"] == [sha256(row["bytes"]) for row in rows]
-    assert [bool(error) for error in found["error"]] == [False, True, False]
-
-
-@pytest.fixture
-def dataset(tmp_path, monkeypatch) -> Dataset:
-    """Two images, on disk: only of such data does datasets keep results."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    features = Features({"image": Image(decode=False), "label": ClassLabel(names=LABELS)})
-    rows = {"image": [{"bytes": jpeg(i), "path": None} for i in range(2)], "label": [0, 1]}
-    Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "data")
-    return datasets.load_from_disk(tmp_path / "data")
+    found = look_at(embedded(data))
+    assert found.sha256 == sha256(data) and reason in found.error and "\n" not in found.error
 
 
 @pytest.fixture
@@ -78,22 +64,77 @@ def decoded(monkeypatch) -> list[bytes]:
     return seen
 
 
-def test_the_second_time_nothing_is_decoded(dataset, decoded, monkeypatch):
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> object:
+    monkeypatch.setattr(scan, "cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache" / "verdicts.sqlite"
+
+
+def test_rows_in_their_order_and_nothing_decoded_twice(place, decoded):
+    dataset = rows(embedded(jpeg(0)), embedded(b"x"), embedded(jpeg(2)), None)
     first = scan_images(dataset, "train")
-    assert first == {
-        "sha256": [sha256(jpeg(i)) for i in range(2)],
-        "error": ["", ""],
-        "path": ["", ""],
-    }
-    assert scan_images(dataset, "train") == first and len(decoded) == 2
-    monkeypatch.setattr(scan, "_SCAN_VERSION", 99)  # as after a change of the decoder
-    assert scan_images(dataset, "train") == first and len(decoded) == 4
+    assert [look.sha256 for look in first] == [
+        sha256(jpeg(0)),
+        sha256(b"x"),
+        sha256(jpeg(2)),
+        EMPTY,
+    ]
+    assert [bool(look.error) for look in first] == [False, True, False, True]
+    again = scan_images(dataset, "train")
+    assert len(decoded) == 3
+    assert [(a.sha256, a.error) for a in again] == [(b.sha256, b.error) for b in first]
 
 
-def test_progress_bars_are_as_before(dataset, monkeypatch):
-    switched = []
-    monkeypatch.setattr(scan.datasets, "enable_progress_bars", lambda: switched.append("on"))
-    for disabled, expected in ((True, []), (False, ["on"])):
-        monkeypatch.setattr(scan.datasets, "are_progress_bars_disabled", lambda off=disabled: off)
-        scan_images(dataset, "train")
-        assert switched == expected
+def test_another_file_with_the_same_name_size_and_time_is_looked_at_again(place, decoded, tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg(0))
+    os.utime(path, (1, 1))
+    dataset = rows({"bytes": None, "path": str(path)})
+    assert scan_images(dataset, "train")[0].error == ""
+    path.write_bytes(b"x" * len(jpeg(0)))
+    os.utime(path, (1, 1))
+    (look,) = scan_images(dataset, "train")
+    assert look.sha256 == sha256(path.read_bytes()) and "not a readable image" in look.error
+    assert len(decoded) == 2
+
+
+def test_another_decoder_looks_again(place, decoded, monkeypatch):
+    dataset = rows(embedded(jpeg(0)))
+    scan_images(dataset, "train")
+    monkeypatch.setattr(scan, "version", lambda _: "another Pillow")
+    scan_images(dataset, "train")
+    assert len(decoded) == 2
+    with sqlite3.connect(place) as file:
+        assert file.execute("SELECT count(*) FROM verdicts").fetchone() == (2,)
+
+
+def test_a_file_that_cannot_be_read_is_not_remembered(place, tmp_path):
+    path = tmp_path / "late.jpg"
+    dataset = rows({"bytes": None, "path": str(path)})
+    assert scan_images(dataset, "train")[0].error
+    path.write_bytes(jpeg(0))
+    assert scan_images(dataset, "train")[0].error == ""
+
+
+@pytest.mark.parametrize("damage", [b"no database", None])
+def test_without_its_memory_it_decodes(damage, place, decoded, caplog):
+    """A damaged file, and a folder in the place of the file."""
+    place.parent.mkdir()
+    place.mkdir() if damage is None else place.write_bytes(damage)
+    dataset = rows(embedded(jpeg(0)))
+    for _ in range(2):
+        assert scan_images(dataset, "train")[0].error == ""
+    assert len(decoded) == 2 and "every image is decoded at each start" in caplog.text
+
+
+def test_many_images_are_looked_at_in_workers(place, monkeypatch):
+    monkeypatch.setattr(scan, "num_decoders", lambda _: 2)
+    dataset = rows(*(embedded(jpeg(i)) for i in range(150)))
+    found = scan_images(dataset, "train")
+    assert [look.sha256 for look in found] == [sha256(jpeg(i)) for i in range(150)]
+
+
+def test_verdicts_of_nothing(tmp_path):
+    verdicts = Verdicts(tmp_path / "none" / "v.sqlite")
+    verdicts.add({})
+    assert verdicts.read() == {} and not (tmp_path / "none").exists()

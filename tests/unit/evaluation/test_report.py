@@ -63,6 +63,7 @@ def test_the_data_are_told():
         "dataset_revision": None,
         "dataset_fingerprint": "f" * 64,
         "split": "test",
+        "cut": None,
         "n": 7,
         "left_out": 2,
     }

@@ -373,7 +373,9 @@ def test_the_report_is_the_same_to_the_last_digit(tmp_path, seen_workers):
 
 def test_the_selection_slice_is_scored_from_the_cache_without_workers(tmp_path):
     split = ten()
-    splits = Splits(Source("d", "local", None), split.dataset, split, split, LABELS, "f", 0, 0)
+    splits = Splits(
+        Source("d", "local", None), split.dataset, split, split, LABELS, "f", "train", 0.1, 0, 0
+    )
     scores = []
     for cache_gb in (0.0, 1.0):
         # A worker that is kept alive makes the collector wait for it, 5 s.

@@ -178,6 +178,7 @@ def test_the_folder_of_a_run(tiny_run):
         "checkpoint-4",
         "checkpoint-8",
         "evaluation.json",
+        "images.csv",
         "example.jpg",
         "log_history.json",
         "model",

@@ -155,7 +155,8 @@ def _unpack(path: Path, folder: Path) -> None:
         RuntimeError,
         NotImplementedError,
     ) as error:
-        raise UserError(f"dataset {path} cannot be unpacked: {error}") from error
+        reason = str(error).split("\n")[0].rstrip(":- ")  # tarfile lists what it tried
+        raise UserError(f"dataset {path} cannot be unpacked: {reason}") from error
     folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -25,6 +25,7 @@ from training.data.layouts.columns import (
 from training.data.layouts.parquet import open_parquet
 from training.data.layouts.split_words import split_of, split_of_file
 from training.data.layouts.walk import Tree, kind_of
+from training.data.splits import image_paths
 
 TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 TABLES = (*TEXT_TABLES, ".parquet")
@@ -83,10 +84,12 @@ def _read(
         return None
     splits, columns = _pieces(tree, by_split, args)
     used = {name for each in by_split.values() for name in each}
-    rows = {
-        row["path"] for pieces in splits.values() for piece in pieces for row in piece["image"][:]
-    }
-    loose = [name for name in tree.images if tree.path(name) not in rows]
+    loose = tree.images
+    if tree.images:
+        rows = {
+            path for pieces in splits.values() for piece in pieces for path in image_paths(piece)
+        }
+        loose = [name for name in tree.images if tree.path(name) not in rows]
     table = names(sorted(used))
     return Found(
         layout=f"{table}: images from column {columns[0]}, labels from column {columns[1]}",

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders for labels: which level is which, and what lies beside."""
+
+from tests.unit.data.layouts.made import deeper, found_counts, photo, photos, write
+from training.data.arguments import DataArguments
+from training.data.layouts.folders import read_label_folders
+from training.data.layouts.walk import walk
+from training.data.sources import load_source
+
+
+def test_what_lies_beside_labels_and_splits_is_named(tmp_path):
+    root = deeper(tmp_path / "d", photos())
+    for name in ("loose.jpg", "train/loose.jpg", "extra/pizza/1.jpg", "train/notes.txt"):
+        write(root / name, photo(1))
+    found = read_label_folders(walk(root), "")
+    assert found.layout == "test/ and train/ with a folder for each label"
+    assert {each.path: each.reason for each in found.left_out} == {
+        "loose.jpg": "in no folder of a split",
+        "train/loose.jpg": "in no folder of a label",
+        "extra/pizza/1.jpg": "in no folder of a split",
+        "train/notes.txt": "no image",
+    }
+    assert found.num_found() == 21 + 4
+
+
+def test_the_first_folder_below_the_split_is_the_label(tmp_path):
+    root = tmp_path / "d"
+    for split in ("train", "test"):
+        for place in ("pizza/phone", "pizza/camera", "ramen/camera/2024"):
+            write(root / split / place / "1.jpg", photo(1))
+    assert found_counts(root) == {s: {"pizza": 2, "ramen": 1} for s in ("train", "test")}
+
+
+def test_empty_label_folders_are_told_of_used_splits(tmp_path):
+    root = tmp_path / "d"
+    for place in ("train/pizza", "train/ramen", "test/pizza"):
+        write(root / place / "1.jpg", photo(1))
+    (root / "train" / "sushi" / "deeper").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    found = read_label_folders(walk(root), "")
+    assert found.empty_labels == (("train", "train/sushi"),)
+
+
+def test_one_label_in_two_spellings_is_one(tmp_path):
+    for folder in ("train/cre\u0300me", "train/cr\u00e8me", "train/b", "test/cr\u00e8me", "test/b"):
+        write(tmp_path / "d" / folder / "1.jpg", photo(1))
+    assert found_counts(tmp_path / "d")["train"] == {"cr\u00e8me": 2, "b": 1}
+
+
+def test_paths_are_told_relative_to_the_data_set(tmp_path):
+    root = deeper(tmp_path / "d", photos())
+    _, found = load_source(DataArguments(dataset=str(root)))
+    assert found.root == root.resolve()

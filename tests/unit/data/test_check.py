@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `food101 check` says of a data set, and the command that it gives."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.data.layouts import made
+from tests.unit.toys import jpeg, write_image_folder
+from training.cli import main as cli
+from training.data.arguments import DataArguments
+from training.data.check import check, recipe_for, render
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A folder of labels with something wrong in it."""
+    root = (write_image_folder(tmp_path / "raw", train=10, validation=1) / "train").rename(
+        tmp_path / "my dishes"
+    )
+    (root / "pizza" / "11.jpg").write_bytes(jpeg(1))
+    (root / "pizza" / "copy.jpg").write_bytes(jpeg(1))
+    (root / "pizza" / "phone.HEIC").write_bytes(b"x")
+    (root / "notes.txt").write_text("x")
+    return root
+
+
+def test_everything_is_said(root, capsys):
+    assert cli.main(["check", str(root)]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "layout     a folder for each label",
+        "20 % of train, kept back: there is no test split",
+        "labels     3, the smallest first (train, selection, test)",
+        "32 JPEG; 32 RGB",
+        "left out   2 of 34 found",
+        "       1 .txt, no image: notes.txt",
+        "training stops at 1 of them unless --undecodable_images is skip:",
+        "  pizza/phone.HEIC: not a readable image",
+        "test images tell an accuracy of 80 % to within",
+        "below 100 one image more or less decides",
+    ):
+        assert words in out
+    last = out.splitlines()[-1]
+    assert last == (
+        f"  food101 train linear_probe --dataset '{root}' --total_train_batch_size 32 "
+        "--undecodable_images skip"
+    )
+
+
+def test_loaded_and_left_out_are_what_was_found(root, capsys):
+    assert cli.main(["check", str(root), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    counts = [sum(part["labels"].values()) for part in told["splits"].values()]
+    assert sum(counts) + len(told["left_out"]) == told["num_found"] == 34
+    assert {each["path"] for each in told["left_out"]} == {"pizza/phone.HEIC", "notes.txt"}
+    assert [key.split()[0] for key in told["copies"]] == ["within"]
+    assert told["formats"] == {"JPEG": 32}
+
+
+def test_the_keys_that_were_given_are_in_the_command(tmp_path):
+    path = made.parquet(tmp_path / "d", made.photos(), "bytes", ("jpeg", "n"))
+    args = DataArguments(
+        str(path), label_column="n", selection_fraction=0.3, undecodable_images="skip"
+    )
+    command = check(args, str(path)).command
+    assert command.endswith("--label_column n --selection_fraction 0.3")
+
+
+def test_many_labels_are_shortened(tmp_path):
+    labels = [f"dish {i:02}" for i in range(13)]
+    root = write_image_folder(tmp_path / "d", train=3, validation=1, labels=labels)
+    checked = check(DataArguments(str(root), undecodable_images="skip"), "d")
+    assert "  and 3 more, up to 2 to train on" in render(checked)
+
+
+@pytest.mark.parametrize(
+    ("photographs", "recipe"),
+    [(1, "linear_probe"), (99, "linear_probe"), (100, "small_data"), (750, "vit_base_food101")],
+)
+def test_a_recipe_for_a_number_of_photographs(photographs, recipe):
+    assert recipe_for(photographs)[0] == recipe
+
+
+def test_what_cannot_be_trained_on_is_one_line(tmp_path, capsys):
+    assert cli.main(["check", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
