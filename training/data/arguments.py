@@ -41,7 +41,7 @@ class DataArguments:
     )
     test_fraction: float | None = key(
         None,
-        "share of the train split that tests, if nothing else does (null: 0.2)",
+        "share of the train split that tests if none does (null: 0.2)",
         above=0,
         below=1,
         give="a share between 0 and 1",

@@ -80,7 +80,7 @@ def test_by_the_keys():
         (("a", "b"), {}, "dataset d has no split train: it has a, b; set train_split"),
         (("train", "test"), {"test_split": "train"}, "train_split and test_split are both train: the report"),
         (("train", "test"), {"selection_split": "test"}, "selection_split and test_split are both test"),
-        (("train", "val", "test"), {"selection_fraction": 0.1}, "selection_fraction is 0.1 and the data set has a split"),
+        (("train", "val", "test"), {"selection_fraction": 0.1}, "selection_fraction is 0.1 and the data set"),
         (("train", "test"), {"test_fraction": 0.3}, "test_fraction is 0.3 and the data set has a test split"),
     ],
 )  # fmt: skip
