@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from training.common.files import sha256_file, write_json, write_text
+from training.common.files import write_json, write_text
 from training.common.machine import device_name, now, versions
 from training.data.splits import Source, Split
 from training.evaluation.classes import MostConfused, PerClass
@@ -29,6 +29,7 @@ from training.evaluation.scoring import score
 from training.evaluation.section import Scored, Section
 from training.input.eval_images import decoder_name, evaluation_images
 from training.model.network import Network, label_names_of, load_network
+from training.model.weights import weights_sha256
 
 # The parts of evaluation.json beside the metrics, in their order there.
 SECTIONS: tuple[Section, ...] = (PerClass(), MostConfused())
@@ -76,7 +77,7 @@ def evaluate_model(
         "seed": seed,
         "precision": "float32",
         "preprocessing": describe_preprocessing(network),
-        "model_sha256": model_sha256(model),
+        "model_sha256": weights_sha256(model),
         "device": device_name(),
         "world_size": PartialState().num_processes,
         "batch_size": batch_size,
@@ -174,9 +175,3 @@ def describe_preprocessing(network: Network) -> dict[str, Any]:
         "rescale_factor": p.rescale_factor,
         "decoder": decoder_name(),
     }
-
-
-def model_sha256(model: str | Path) -> str | None:
-    """Hash model.safetensors (SHA-256); None where there is no such file, as for a Hub id."""
-    weights = Path(model) / "model.safetensors"
-    return sha256_file(weights) if weights.is_file() else None

@@ -28,7 +28,7 @@ from training.hub.contents import (
     make_manifest,
     pipeline_source,
 )
-from training.model.network import quiet_transformers
+from training.model.network import load_network, quiet_transformers
 
 # The stock pipeline resizes with Pillow or torchvision, the food pipeline with torch: pixels differ
 # by at most 1/255, the score of one image by far less than this.
@@ -39,14 +39,15 @@ def release_run(run: Path, output: Path) -> None:
     """Build `output` from a finished run, load it back both ways, then move it into place.
 
     Raises:
-        UserError: the run is not finished, `output` holds something that must not be lost, the card
-            cannot be written, or a file holds a secret.
+        UserError: the run is not finished, its head was not trained, `output` holds something that must
+            not be lost, the card cannot be written, or a file holds a secret.
         RuntimeError: see `load_back`.
     """
     record = read_json(run / "run.json")
     if not record.get("finished") or not (run / "evaluation.json").is_file():
         raise UserError(f"{run} is not a finished run: train it to its end first")
     _refuse_output(output)
+    load_network(run / "model")  # refuses weights that are not whole, in one line
     building = output.with_name(f".{output.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-import torch
 import transformers
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import EntryNotFoundError, StrictDataclassError
@@ -21,6 +20,7 @@ from transformers import (
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from training.common.errors import UserError
+from training.common.paths import local_path, looks_local
 from training.model.arguments import ModelArguments
 from training.model.head import renew_head, reorder_head, scale_head
 from training.model.initialization import initialize_mimetic
@@ -28,11 +28,14 @@ from training.model.network import (
     Network,
     commit_of,
     label_names_of,
+    load_classifier,
     load_pretrained,
     preprocessing_of,
     quiet_transformers,
+    refuse_missing,
 )
 from training.model.resolution import at_resolution, resize_processor
+from training.model.weights import head_is_among
 
 
 def build_network(args: ModelArguments, label_names: list[str], seed: int) -> Network:
@@ -101,7 +104,8 @@ def _vit_processor(size: int) -> Any:
 
 
 def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
-    model_id = str(args.model)
+    refuse_missing(args.model, "a folder with config.json")
+    model_id = str(local_path(args.model)) if looks_local(args.model) else args.model
     config = load_pretrained(AutoConfig, model_id, args.model_revision)
     commit = commit_of(model_id, args.model_revision)
     processor = load_pretrained(AutoImageProcessor, model_id, args.model_revision)
@@ -112,15 +116,11 @@ def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
         setattr(config, key, value)
     if hasattr(config, "custom_pipelines"):  # belongs to the files it came with, not to this model
         del config.custom_pipelines
-    model = load_pretrained(
-        AutoModelForImageClassification,
-        model_id,
-        args.model_revision,
-        config=config,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,
-        use_safetensors=True,
-    )
+    model, lacking = load_classifier(model_id, args.model_revision, config)
+    if kept and head_is_among(model, lacking):  # the labels are there, their weights are not
+        kept = False
+        for key, value in _labels(label_names).items():
+            setattr(model.config, key, value)
     if not kept and len(before) == len(label_names):  # the shapes fit, so it was loaded
         renew_head(model)
     if kept and before != label_names:

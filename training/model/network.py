@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 from transformers import logging as transformers_logging
@@ -19,6 +20,9 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from inference.food_classification import Preprocessing
 from training.common.errors import UserError
+from training.common.hub_errors import translated_errors
+from training.common.paths import did_you_mean, local_path, looks_local
+from training.model.weights import refuse_pickle, refuse_untrained
 
 
 @dataclass(frozen=True)
@@ -41,20 +45,66 @@ def load_network(model: str | Path, revision: str | None = None) -> Network:
         revision: commit, tag or branch on the Hub; None is the newest.
 
     Raises:
-        UserError: it cannot be loaded, or its image processor does something unknown.
+        UserError: it cannot be loaded, its head was not trained, or its image processor does something
+            unknown.
     """
-    network = load_pretrained(
-        AutoModelForImageClassification,
-        str(model),
-        revision,
-        dtype=torch.float32,
-        use_safetensors=True,
-    )
+    network, lacking = load_classifier(str(model), revision)
+    refuse_untrained(network, str(model), lacking)
     processor = load_pretrained(AutoImageProcessor, str(model), revision)
     commit = commit_of(str(model), revision)
     return Network(
         network.eval(), processor, preprocessing_of(processor, str(model)), commit, None, "kept"
     )
+
+
+def load_classifier(
+    model_id: str, revision: str | None, config: Any = None
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a network with a head, in float32, from safetensors of any precision.
+
+    Args:
+        model_id: a folder with config.json, or a Hub id.
+        revision: commit, tag or branch on the Hub; None is the newest.
+        config: what the network is made from; None is the files' own.
+
+    Returns:
+        The network, and the names of its parameters that the files do not give, or have in another
+        shape: those were drawn at random.
+
+    Raises:
+        UserError: it cannot be loaded, or its weights are pickled.
+    """
+    # Else transformers asks a service for safetensors, and loads them from another commit than the
+    # one that is recorded.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+    if Path(model_id).is_dir():
+        refuse_pickle(model_id, os.listdir(model_id))
+    try:
+        model, info = load_pretrained(
+            AutoModelForImageClassification,
+            model_id,
+            revision,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except UserError:
+        if not Path(model_id).is_dir():
+            refuse_pickle(model_id, _files_on_hub(model_id, revision))
+        raise
+    other_shapes = (name for name, *_ in info["mismatched_keys"])
+    return model, sorted({*info["missing_keys"], *other_shapes})
+
+
+def _files_on_hub(model_id: str, revision: str | None) -> list[str]:
+    """List the files of a Hub model; [] where the Hub does not say."""
+    try:
+        with translated_errors(model_id):
+            return HfApi().list_repo_files(model_id, revision=revision)
+    except (UserError, ValueError):  # what could not be loaded is reported in any case
+        return []
 
 
 def label_names_of(config: Any) -> list[str]:
@@ -125,9 +175,10 @@ def model_folder(model: str) -> Path | None:
     """Find the folder with config.json in a run or release; None where `model` is a Hub id.
 
     Raises:
-        UserError: a folder without a model, or neither a folder nor a Hub id.
+        UserError: a folder without a model, or a path where there is nothing.
     """
-    path = Path(model).expanduser()
+    refuse_missing(model, "a run, a release folder")
+    path = local_path(model)
     for folder in (path, path / "model"):
         if (folder / "config.json").is_file():
             return folder
@@ -135,8 +186,24 @@ def model_folder(model: str) -> Path | None:
         raise UserError(
             f"{model} holds no model: give a finished run, a release folder or a Hub id"
         )
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise UserError(
-            f"{model} does not exist: give a run, a release folder or a Hub id user/name"
-        )
     return None
+
+
+def refuse_missing(model: str, kinds: str) -> None:
+    """Refuse a path where there is nothing; a Hub id is not asked for.
+
+    Args:
+        model: as it was given.
+        kinds: what could have been given beside a Hub id: "a run, a release folder".
+
+    Raises:
+        UserError: nothing is there; the line suggests what was meant.
+    """
+    if not looks_local(model) or os.path.exists(os.path.expanduser(model)):
+        return
+    hint = did_you_mean(model)
+    first, *rest = model.split("/")
+    if not hint and len(rest) == 1 and first not in ("", ".", "..", "~") and os.path.isdir(first):
+        hint = f" ({first} is a folder here, so it is not looked for on the Hub)"
+    shown = model if model.strip() else repr(model)
+    raise UserError(f"{shown} does not exist: give {kinds} or a Hub id user/name{hint}")

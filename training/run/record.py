@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from training.common.arguments import cards_of
-from training.common.files import sha256_file
 from training.common.machine import device_name
 from training.config.recipe import Recipe
 from training.data.found import count_kinds
@@ -22,6 +21,7 @@ from training.engine.lora import count_parameters, describe_lora
 from training.engine.trainer import BaseTrainer, kept_step
 from training.model.network import Network
 from training.model.resolution import patch_size
+from training.model.weights import weights_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
         if network.revision or not recipe.model.model
         else Path(recipe.model.model).name,
         "revision": network.revision,
-        "sha256": checkpoint_sha256(recipe.model.model) if network.revision is None else None,
+        "sha256": weights_sha256(recipe.model.model) if network.revision is None else None,
         "license": network.license,
         "architecture": type(network.model).__name__,
         "num_parameters": count_parameters(network.model)[1],
@@ -117,20 +117,6 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
         "head_init_scale": recipe.model.head_init_scale if network.head == "new" else None,
         "weight_init": recipe.model.weight_init if recipe.model.model is None else None,
     }
-
-
-def checkpoint_sha256(model: str | None) -> str | None:
-    """Hash the weights in a local folder.
-
-    Returns:
-        SHA-256 in hexadecimal digits: of the file, or of the files' digests in the order of their
-        names; None where `model` is None, which is training from scratch.
-    """
-    if model is None:
-        return None
-    files = sorted(Path(model).expanduser().glob("*.safetensors"))
-    digests = "".join(sha256_file(file) for file in files)
-    return digests if len(files) == 1 else hashlib.sha256(digests.encode()).hexdigest()
 
 
 def describe_data(recipe: Recipe, splits: Splits) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """evaluation.json and predictions.csv: what is written of a scored split."""
 
-import hashlib
 import json
 from types import SimpleNamespace
 
@@ -19,7 +18,6 @@ from training.evaluation.report import (
     describe_data,
     describe_metrics,
     measure,
-    model_sha256,
     write_evaluation,
 )
 from training.evaluation.section import Scored
@@ -87,9 +85,3 @@ def test_a_number_that_is_none_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_evaluation(tmp_path, {"n": float("nan")}, split, np.zeros((1, 3)))
     assert not (tmp_path / "evaluation.json").exists()
-
-
-def test_weights_have_a_digest_and_a_hub_id_has_none(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    assert model_sha256(tmp_path) == hashlib.sha256(b"weights").hexdigest()
-    assert model_sha256("user/name") is None

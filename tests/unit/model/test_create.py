@@ -3,6 +3,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.unit.toys import (
 from training.common.errors import UserError
 from training.model.arguments import ModelArguments
 from training.model.create import build_network
-from training.model.network import label_names_from, load_network
+from training.model.network import Network, label_names_from, label_names_of, load_network
 
 REORDERED = ["pizza", "cheesecake", "cheese_plate"]
 PIXELS = torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32).sin()
@@ -200,7 +201,8 @@ def test_a_resolution_that_the_patches_do_not_divide(saved):
 
 @pytest.mark.parametrize("model", ["nowhere", "./nowhere", "user/nowhere"])
 def test_no_such_model_is_one_line(model):
-    with pytest.raises(UserError, match=f"model {model} cannot be loaded") as error:
+    said = "model user/nowhere cannot be loaded" if "user" in model else f"^{model} does not exist"
+    with pytest.raises(UserError, match=said) as error:
         build_network(ModelArguments(model=model), LABELS, seed=0)
     assert "\n" not in str(error.value)
 
@@ -222,8 +224,35 @@ def test_pickled_weights_are_not_opened(saved, tmp_path):
         if path.suffix != ".safetensors":
             (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "pytorch_model.bin").write_bytes(b"whatever")
-    with pytest.raises(UserError, match="cannot be loaded"):
-        load_network(tmp_path)
+    for load in (load_network, lambda folder: build(str(folder))):
+        with pytest.raises(UserError, match="pytorch_model.bin only, a pickle, .* python -c "):
+            load(tmp_path)
+
+
+def build(model: str, labels: list[str] = LABELS) -> Network:
+    return build_network(ModelArguments(model=model), labels, seed=0)
+
+
+def test_a_head_that_is_not_in_the_files_is_new(saved, tmp_path):
+    """Its labels are those of the data: only the weights tell that nobody trained it."""
+    bare = shutil.copytree(saved, tmp_path / "bare")
+    load_network(saved).model.vit.save_pretrained(bare)
+    for labels in (LABELS, REORDERED):
+        network = build(str(bare), labels)
+        assert network.head == "new" and label_names_of(network.model.config) == labels
+        again = build(str(bare), labels)
+        assert torch.equal(network.model.classifier.weight, again.model.classifier.weight)
+        assert not network.model.classifier.bias.any()
+        assert state_is_equal(network.model.vit, load_network(saved).model.vit)
+
+
+def test_a_path_where_nothing_is_and_one_in_the_home_folder(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(saved.parent.parent)
+    monkeypatch.setenv("HOME", str(saved.parent))
+    wrong = f"{saved.parent.name}/tin"
+    with pytest.raises(UserError, match=f"^{wrong} does not exist: .* did you mean .*/tiny.$"):
+        build(wrong)
+    assert build("~/tiny").head == "kept"
 
 
 def test_a_damaged_file_is_one_line(saved, tmp_path):

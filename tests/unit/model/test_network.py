@@ -17,6 +17,7 @@ from training.model.network import (
     commit_of,
     label_names_from,
     label_names_of,
+    load_classifier,
     load_network,
     load_pretrained,
     model_folder,
@@ -44,13 +45,63 @@ def test_a_saved_network_comes_back_as_it_was(saved):
         assert value.dtype == torch.float32 and torch.equal(value, before[name])
 
 
-def test_half_precision_is_loaded_as_float32(saved, tmp_path):
-    half = load_network(saved).model.half()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_loaded_as_float32(saved, tmp_path, dtype):
+    half = load_network(saved).model.to(dtype)
     half.save_pretrained(shutil.copytree(saved, tmp_path / "half"))
     loaded = load_network(tmp_path / "half").model.state_dict()
     assert all(
         torch.equal(loaded[name], value.float()) for name, value in half.state_dict().items()
     )
+
+
+def test_shards_are_loaded_as_one_file_would_be(saved, tmp_path):
+    whole, folder = load_network(saved).model, shutil.copytree(saved, tmp_path / "shards")
+    (folder / "model.safetensors").unlink()
+    whole.save_pretrained(folder, max_shard_size="20KB")
+    assert (folder / "model.safetensors.index.json").is_file()
+    loaded = load_network(folder).model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in whole.state_dict().items())
+    next(folder.glob("*.safetensors")).unlink()
+    with pytest.raises(UserError, match="cannot be loaded: No such file"):
+        load_network(folder)
+
+
+def test_weights_that_the_files_do_not_give_are_named(saved, tmp_path):
+    model, lacking = load_classifier(str(saved), None)
+    assert lacking == []
+    folder = shutil.copytree(saved, tmp_path / "bare")
+    model.vit.save_pretrained(folder)
+    assert load_classifier(str(folder), None)[1] == ["classifier.bias", "classifier.weight"]
+    with pytest.raises(
+        UserError, match=r"bare has no trained head .*train RECIPE --model .*bare`$"
+    ):
+        load_network(folder)
+    path = shutil.copytree(saved, tmp_path / "other") / "config.json"
+    labels = {str(i): f"label {i}" for i in range(5)}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "id2label": labels}))
+    with pytest.raises(UserError, match="has no trained head"):  # another number of labels
+        load_network(path.parent)
+
+
+def test_pickles_on_the_hub_are_named(monkeypatch):
+    """As far as the Hub says what it has; else the first error stays."""
+    names = ["config.json", "pytorch_model.bin"]
+
+    def fail(*_: object, **__: object) -> None:
+        raise UserError("model user/food cannot be loaded")
+
+    monkeypatch.setattr(network_module, "load_pretrained", fail)
+    monkeypatch.setattr(network_module.HfApi, "list_repo_files", lambda *_, **__: names)
+    with pytest.raises(UserError, match="is not read here: .*`hf download user/food --local-dir"):
+        load_classifier("user/food", None)
+    names.append("model.safetensors")
+    with pytest.raises(UserError, match="^model user/food cannot be loaded$"):
+        load_classifier("user/food", None)
+    monkeypatch.undo()
+    monkeypatch.setattr(network_module, "load_pretrained", fail)
+    with pytest.raises(UserError, match="^model user/food cannot be loaded$"):  # offline
+        load_classifier("user/food", None)
 
 
 def test_labels_are_in_the_order_of_their_ids(saved):
@@ -114,6 +165,21 @@ def test_where_the_model_of_a_path_is(tiny_run, tmp_path, monkeypatch):
             model_folder(name)
     with pytest.raises(UserError, match="holds no model"):
         model_folder(str(tmp_path))
+
+
+def test_a_path_is_not_looked_for_on_the_hub(saved, tmp_path, monkeypatch):
+    shutil.copytree(saved, tmp_path / "runs" / "sample" / "model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert model_folder("~/runs/sample") == tmp_path / "runs" / "sample" / "model"
+    with pytest.raises(
+        UserError, match="^runs/smaple does not exist.*; did you mean runs/sample.$"
+    ):
+        model_folder("runs/smaple")
+    with pytest.raises(UserError, match=r"\(runs is a folder here, so it is not looked for on the"):
+        model_folder("runs/zebra")
+    with pytest.raises(UserError, match="^'' does not exist"):
+        model_folder("")
 
 
 def test_transformers_is_quiet_inside_only():

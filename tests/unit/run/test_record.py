@@ -26,7 +26,6 @@ from training.engine.wiring import build_trainer
 from training.model.arguments import ModelArguments
 from training.run import record
 from training.run.record import (
-    checkpoint_sha256,
     code_sha256,
     command_line,
     describe_data,
@@ -192,20 +191,6 @@ def test_a_model_of_the_hub_keeps_its_id_and_its_revision_instead_of_a_sha256():
     network = dataclasses.replace(tiny_network(), revision="a" * 40)
     facts = describe_model(recipe_of(model=ModelArguments(model="user/vit")), network)
     assert (facts["id"], facts["revision"], facts["sha256"]) == ("user/vit", "a" * 40, None)
-
-
-def test_the_sha256_of_a_checkpoint_sees_every_file_and_nothing_else(tmp_path):
-    assert checkpoint_sha256(None) is None
-    parts = [tmp_path / f"model-{i}.safetensors" for i in (1, 2)]
-    parts[0].write_bytes(b"one")
-    assert checkpoint_sha256(str(tmp_path)) == hashlib.sha256(b"one").hexdigest()
-    parts[1].write_bytes(b"two")
-    both = checkpoint_sha256(str(tmp_path))
-    assert both not in {hashlib.sha256(each).hexdigest() for each in (b"one", b"two", b"onetwo")}
-    (tmp_path / "config.json").write_text("{}")
-    assert checkpoint_sha256(str(tmp_path)) == both
-    parts[1].write_bytes(b"2")
-    assert checkpoint_sha256(str(tmp_path)) != both
 
 
 def test_the_data_is_described(tmp_path):
