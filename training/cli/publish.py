@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from training.cli.parsing import add_verb, positive, quiet_libraries
@@ -20,16 +19,26 @@ def card(args: argparse.Namespace) -> None:
     """Render the model card of a run or release folder; print it, or write it to `--output`.
 
     Raises:
-        UserError: the folder lacks a file that the card is made from, or holds a damaged one.
+        UserError: the folder lacks a file that the card is made from, or holds a damaged one; a name is
+            malformed; nothing can be written at `--output`.
     """
     from training.common.files import write_text
+    from training.common.paths import check_writable, existing_folder, local_path
     from training.hub.contents import card_text
+    from training.hub.staging import check_repo_id, check_tag
 
-    text = card_text(Path(args.run), args.repo_id, args.tag)
-    if args.output:
-        write_text(Path(args.output), text)
-    else:
+    run = existing_folder(args.run, "a finished run or a release folder")
+    if args.repo_id is not None:
+        check_repo_id(args.repo_id)
+    if args.tag is not None:
+        check_tag(args.tag)
+    if args.output is not None:
+        check_writable(args.output)
+    text = card_text(run, args.repo_id, args.tag)
+    if args.output is None:
         print(text, end="")
+    else:
+        write_text(local_path(args.output), text)
 
 
 def _add_card(verbs: Any) -> None:
@@ -44,13 +53,17 @@ def release(args: argparse.Namespace) -> None:
     """Build the folder to publish from a finished run, without network, and load it back.
 
     Raises:
-        UserError: the run is not finished, or `--output` holds something else.
+        UserError: the run is not finished, or `--output` holds something else or cannot be written.
     """
     quiet_libraries()
+    from training.common.paths import check_writable, existing_folder, local_path
+
+    run = existing_folder(args.run, "a finished run")
+    check_writable(args.output, folder=True)
     from training.hub.contents import MANIFEST
     from training.hub.release import release_run
 
-    release_run(Path(args.run), Path(args.output))
+    release_run(run, local_path(args.output))
     print(f"{args.output}: loaded back with the stock and the food pipeline; sums in {MANIFEST}")
 
 
@@ -66,20 +79,24 @@ def push(args: argparse.Namespace) -> None:
     With `--dry_run` only SHA-256, size in bytes and name of each file are printed.
 
     Raises:
-        UserError: the name is malformed, the release is not whole, or the Hub refuses or differs.
+        UserError: a name is malformed, the release is not whole, or the Hub refuses or differs.
     """
     # Before the libraries are quiet: an upload takes minutes, and keeps the Hub's progress bars.
-    from training.hub.staging import stage_files
+    from training.common.paths import existing_folder
+    from training.hub.staging import check_repo_id, check_tag, stage_files
 
+    check_repo_id(args.repo_id)
+    check_tag(args.tag)
+    folder = existing_folder(args.release, "a release folder")
     if args.dry_run:
-        for file in stage_files(Path(args.release), args.repo_id, args.tag):
+        for file in stage_files(folder, args.repo_id, args.tag):
             print(f"{file.sha256}  {file.size:>12,}  {file.name}")
         return
     quiet_libraries()
     from training.hub.push import push as push_release
 
     outcome = push_release(
-        Path(args.release),
+        folder,
         args.repo_id,
         tag=args.tag,
         public=args.public,

@@ -60,6 +60,24 @@ def did_you_mean(path: str | os.PathLike) -> str:
     return f"; did you mean {found}?" if changed else ""
 
 
+def existing_folder(path: str | os.PathLike, kind: str) -> Path:
+    """Find a folder that was typed; `~` is the home folder.
+
+    Args:
+        path: as it was typed.
+        kind: what should have been given, for the error: "a finished run".
+
+    Raises:
+        UserError: there is nothing, or something else than a folder.
+    """
+    folder = local_path(path)
+    if os.path.isdir(folder):
+        return folder
+    if os.path.lexists(folder):
+        raise UserError(f"{path} is not a folder: give {kind}")
+    raise UserError(f"{path} does not exist: give {kind}{did_you_mean(path)}")
+
+
 def _parts(path: str | os.PathLike) -> list[str]:
     """Split a path into a first part that is kept as it is ("", "~" or "/") and the others."""
     parts = list(Path(path).parts)

@@ -8,6 +8,7 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.common.files import read_json
+from training.common.paths import existing_folder
 from training.evaluation.formats import read_evaluation
 from training.evaluation.predictions import read_predictions
 
@@ -41,9 +42,7 @@ def load_scored(name: str) -> ScoredRun:
     Raises:
         UserError: a file is missing, of an unknown format, or contradicts the others.
     """
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"{name} is not a folder: give a finished run or a release folder")
+    folder = existing_folder(name, "a finished run or a release folder")
     run, evaluation = read_json(folder / "run.json"), read_evaluation(folder)
     if not isinstance(run, dict) or run.get("format") != 1:
         raise UserError(f"{folder / 'run.json'} is not of this format: release or train it again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +29,10 @@ def stage_files(release: Path, repo_id: str, tag: str) -> list[PushedFile]:
     """List the files of the release's manifest, sorted, the card rendered for repository and tag.
 
     Raises:
-        UserError: the release was changed by hand, or the id is malformed.
+        UserError: the release was changed by hand, or id or tag is malformed.
     """
     check_repo_id(repo_id)
+    check_tag(tag)
     manifest = check_release(release)
     card = card_text(release, repo_id, tag).encode()
     return [
@@ -51,6 +53,26 @@ def check_repo_id(repo_id: str) -> None:
     except HFValidationError as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"repo_id {repo_id!r} is malformed ({reason}): give user/name") from error
+
+
+# What git allows nowhere in the name of a tag: see `git help check-ref-format`.
+NOT_IN_A_TAG = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)")
+
+
+def check_tag(tag: str) -> None:
+    """Refuse what git would not take as a tag; huggingface_hub has no such check.
+
+    Raises:
+        UserError: the line names what is wrong with it.
+    """
+    found = NOT_IN_A_TAG.search(tag)
+    if found:
+        reason = f"git allows no {found[0]!r} in it"
+    elif not tag or tag[0] in "-./" or tag[-1] in "./":
+        reason = "git allows no such name"
+    else:
+        return
+    raise UserError(f"tag {tag!r} is malformed ({reason}): give a name like v1.0")
 
 
 def _file(name: str, content: bytes | Path) -> PushedFile:

@@ -31,6 +31,52 @@ def test_push_checks_the_name_first(refused, tiny_run, repo_id):
     assert f"repo_id {repo_id!r} is malformed" in message
 
 
+@pytest.mark.parametrize("verb", ["push", "card"])
+def test_a_tag_that_git_would_not_take(refused, tiny_run, verb):
+    words = {"push": ["--dry_run", "--repo_id=user/x"], "card": []}[verb]
+    message = refused(verb, tiny_run / "release", *words, "--tag", "x y")
+    assert "tag 'x y' is malformed (git allows no ' ' in it): give a name like v1.0" in message
+
+
+def test_the_card_checks_the_name_too(refused, tiny_run):
+    assert "repo_id 'bad id' is malformed" in refused("card", tiny_run, "--repo_id", "bad id")
+
+
+@pytest.mark.parametrize(
+    "words", [["card"], ["release", "--output", "x"], ["push", "--repo_id=user/x", "--dry_run"]]
+)
+def test_a_folder_that_is_not_there(refused, tmp_path, monkeypatch, words):
+    (tmp_path / "sample").mkdir()
+    monkeypatch.chdir(tmp_path)
+    message = refused(words[0], "smaple", *words[1:])
+    assert "smaple does not exist: give a " in message
+    assert message.endswith("; did you mean sample?\n")
+
+
+def test_an_output_that_cannot_be_written_is_found_first(refused, tiny_run, tmp_path):
+    """Before the run is read: it lacks everything."""
+    (run := tmp_path / "run").mkdir()
+    (tmp_path / "file").touch()
+    assert "there is no folder" in refused("card", run, "--output", tmp_path / "no" / "card.md")
+    assert "is a folder" in refused("card", run, "--output", tmp_path)
+    assert "is no folder" in refused("release", run, "--output", tmp_path / "file" / "x")
+
+
+def test_the_home_folder(food101, tiny_run, tmp_path, monkeypatch):
+    """A shell leaves the ~ in --output=~/x to us."""
+    monkeypatch.setenv("HOME", str(tiny_run.parent))
+    run = f"~/{tiny_run.name}"
+    card = food101("card", run)[1]
+    assert card.startswith("---")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").symlink_to(tiny_run)
+    assert food101("card", "~/run", "--output=~/card.md")[0] == 0
+    assert (tmp_path / "card.md").read_text(encoding="utf-8") == card
+    assert food101("release", "~/run", "--output=~/out")[0] == 0
+    code, out, _ = food101("push", "~/out", "--repo_id=user/x", "--dry_run")
+    assert code == 0 and "model.safetensors" in out
+
+
 # ---- card, release, push ----------------------------------------------------------------------
 
 
@@ -53,8 +99,10 @@ def test_release(food101, tiny_run, tmp_path):
 @pytest.mark.parametrize(
     "words", [[], ["--public", "--dataset", "d", "--rescore", "5", "--tag", "v2"]]
 )
-def test_push_is_told_what_the_options_say(food101, monkeypatch, words):
+def test_push_is_told_what_the_options_say(food101, monkeypatch, tmp_path, words):
     seen = []
+    (tmp_path / "release").mkdir()
+    monkeypatch.chdir(tmp_path)
 
     def push(folder: Path, repo_id: str, **options: object) -> SimpleNamespace:
         seen.append((folder, repo_id, options))

@@ -8,7 +8,13 @@ import pytest
 
 from training.common import paths
 from training.common.errors import UserError
-from training.common.paths import check_writable, did_you_mean, local_path, looks_local
+from training.common.paths import (
+    check_writable,
+    did_you_mean,
+    existing_folder,
+    local_path,
+    looks_local,
+)
 
 
 @pytest.fixture
@@ -77,6 +83,14 @@ def test_a_hidden_file_is_meant_by_who_types_a_dot(here):
     (here / ".dinnar").touch()
     assert did_you_mean("dinnar") == ""
     assert did_you_mean(".dinnr") == "; did you mean .dinnar?"
+
+
+def test_a_folder_that_should_be_there(here):
+    assert existing_folder("~/runs", "a run") == here / "runs"
+    with pytest.raises(UserError, match="^rusn does not exist: give a run; did you mean runs.$"):
+        existing_folder("rusn", "a run")
+    with pytest.raises(UserError, match="^dinner.jpg is not a folder: give a run$"):
+        existing_folder("dinner.jpg", "a run")
 
 
 # ---- check_writable ---------------------------------------------------------------------------

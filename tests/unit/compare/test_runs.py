@@ -122,7 +122,7 @@ def test_keys_that_came_later_tell_recipes_apart(pair, tmp_path):
 def test_one_run_or_none_there(pair):
     with pytest.raises(UserError, match="1 run given: give two or more"):
         compare_runs([pair[0]])
-    with pytest.raises(UserError, match="nowhere is not a folder"):
+    with pytest.raises(UserError, match="nowhere does not exist: give a finished run"):
         compare_runs([pair[0], "nowhere"])
 
 

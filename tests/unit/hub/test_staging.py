@@ -9,7 +9,7 @@ import pytest
 
 from training.common.errors import UserError
 from training.hub.contents import MANIFEST, card_text, make_manifest
-from training.hub.staging import check_repo_id, stage_files
+from training.hub.staging import check_repo_id, check_tag, stage_files
 
 
 def test_the_files_of_the_manifest_with_the_card_of_the_repository(toy):
@@ -49,3 +49,18 @@ def test_a_malformed_id_is_one_line(repo_id):
         check_repo_id(repo_id)
     assert "\n" not in str(error.value)
     check_repo_id("user/food-vit_1.0")
+
+
+@pytest.mark.parametrize("tag", ["v1.0", "1", "release/2", "a-b_c.d", "größe"])
+def test_a_tag(tag):
+    check_tag(tag)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["", "x y", "x\n", "a..b", "a~1", "a^", "a:b", "a?", "a*", "a[b", "a\\b", "a@{b", "-a", ".a",
+     "a/.b", "/a", "a/", "a.", "a//b", "a.lock", "a.lock/b"],
+)  # fmt: skip
+def test_what_git_takes_for_no_tag(tag):
+    with pytest.raises(UserError, match=r"^tag .* is malformed \(git allows no .*\): give a name"):
+        check_tag(tag)
