@@ -24,7 +24,7 @@ from training.evaluation.classes import MostConfused, PerClass
 from training.evaluation.classification import FoodMetrics
 from training.evaluation.formats import FORMAT
 from training.evaluation.intervals import wilson_interval
-from training.evaluation.metrics import METRICS
+from training.evaluation.metrics import reported_metrics
 from training.evaluation.scoring import score
 from training.evaluation.section import Scored, Section
 from training.input.eval_images import decoder_name, evaluation_images
@@ -115,25 +115,28 @@ def measure(scored: Scored, sections: Sequence[Section]) -> dict[str, Any]:
     """
     values = FoodMetrics().compute(predictions=scored.logits, references=scored.labels)
     return {
-        "metrics": describe_metrics(values, len(scored.labels)),
+        "metrics": describe_metrics(values, len(scored.labels), len(scored.label_names)),
         "interval_method": "Wilson score, 95 %",
         **{section.key: section.measure(scored) for section in sections},
     }
 
 
-def describe_metrics(values: dict[str, float], n: int) -> dict[str, dict[str, Any]]:
-    """Describe each metric of `METRICS` by its key: {"top1": {"name": ..., "value": ...}, ...}.
+def describe_metrics(
+    values: dict[str, float], n: int, num_labels: int
+) -> dict[str, dict[str, Any]]:
+    """Describe each reported metric by its key: {"top1": {"name": ..., "value": ...}, ...}.
 
     Args:
-        values: {"top1": 0.95, ...}, at least the keys of `METRICS`.
+        values: {"top1": 0.95, ...}, at least the keys of `reported_metrics`.
         n: how many images were scored; a proportion of them gets a 95 % interval.
+        num_labels: how many labels the model has; it decides which metrics are reported.
     """
     return {
         metric.key: metric.describe(
             values[metric.key],
             wilson_interval(round(values[metric.key] * n), n) if metric.is_proportion else None,
         )
-        for metric in METRICS
+        for metric in reported_metrics(num_labels)
     }
 
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 from training.evaluation.classification import classification_metrics
-from training.evaluation.metrics import LESS_IS_BETTER, METRICS, SUMMARY, Metric
+from training.evaluation.metrics import LESS_IS_BETTER, METRICS, SUMMARY, Metric, reported_metrics
 
 
 def test_every_computed_metric_is_described_and_the_other_way_round():
@@ -17,6 +17,14 @@ def test_every_computed_metric_is_described_and_the_other_way_round():
 
 def test_what_should_be_small_goes_by_its_name_in_both_places():
     assert set(LESS_IS_BETTER) == {"nll", "ece", "eval_nll", "eval_ece"}
+
+
+def test_top_5_of_five_labels_is_not_reported():
+    """It is 1 for every model; it is computed all the same, for who selects by it."""
+    assert [metric.key for metric in reported_metrics(5)] == ["top1", "macro_f1", "nll", "ece"]
+    assert reported_metrics(6) == METRICS
+    worst = classification_metrics(np.eye(5), np.roll(np.arange(5), 1))
+    assert (worst["top1"], worst["top5"]) == (0, 1)
 
 
 def test_a_description_says_all_that_a_reader_needs():
