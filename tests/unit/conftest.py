@@ -29,7 +29,8 @@ from training.engine.wiring import build_trainer
 @pytest.fixture(autouse=True)
 def log_level():
     """The product's entry points set it for their process; a test that calls one does so for the next."""
-    logging.getLogger("training").setLevel(logging.NOTSET)
+    for package in ("training", "inference"):
+        logging.getLogger(package).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,50 @@ from typing import Any
 
 
 class FoodParser(argparse.ArgumentParser):
-    """A parser that ends a mistake with one line and exit code 2."""
+    """A parser that ends a mistake with one line and exit code 2; `--top-k` is `--top_k`."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, after `plain_options`; the verbs' parsers are called here too."""
+        return super().parse_known_args(
+            plain_options(sys.argv[1:] if args is None else list(args)), namespace
+        )
 
     def error(self, message: str) -> None:
         """Print the mistake in one line to standard error and exit with 2."""
         self.exit(2, f"error: {message} (see `{self.prog} --help`)\n")
+
+
+def plain_options(words: list[str]) -> list[str]:
+    """Write options as parsers here know them: with underscores, and joined to a negative number.
+
+    >>> plain_options(["--top-k", "-1e3", "--repo-id=user/a-b"])
+    ['--top_k=-1e3', '--repo_id=user/a-b']
+
+    Values stay as they are, and so does what follows a `--` that stands alone.
+    """
+    plain: list[str] = []
+    takes_value = False
+    for i, word in enumerate(words):
+        if word == "--":
+            return [*plain, *words[i:]]
+        if takes_value and word.startswith("-") and _is_number(word):
+            plain[-1] += f"={word}"  # argparse would take -1e3 or -inf for an option
+            takes_value = False
+            continue
+        is_option = word.startswith("--")
+        name, equals, value = word.partition("=")
+        name = "--" + name[2:].replace("-", "_")
+        plain.append(name + equals + value if is_option else word)
+        takes_value = is_option and not equals
+    return plain
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def add_verb(verbs: Any, function: Callable[..., Any], text: str) -> argparse.ArgumentParser:
@@ -40,7 +79,8 @@ def positive(text: str) -> int:
     Raises:
         ArgumentTypeError: the text is something else.
     """
-    if not text.isdigit() or int(text) < 1:
+    # isdecimal: isdigit also takes a raised 2, of which int makes nothing
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
@@ -54,4 +94,5 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("training").setLevel(logging.INFO)
+    for package in ("training", "inference"):
+        logging.getLogger(package).setLevel(logging.INFO)

@@ -105,3 +105,68 @@ def test_interrupting_is_no_traceback(food101, monkeypatch, tiny_run):
 
     monkeypatch.setattr("inference.apps.predict.predict_images", interrupt)
     assert food101("predict", tiny_run, "a.jpg") == (130, "", "interrupted\n")
+
+
+# ---- a reader that leaves -----------------------------------------------------------------------
+
+
+def unread(*words: str, stderr_too: bool = False, **environment: str) -> tuple[int, str]:
+    """Run `python WORDS` with nobody at the other end of standard output: (exit code, stderr)."""
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "", **environment}
+    try:
+        done = subprocess.run(
+            [sys.executable, *words],
+            env=environment,
+            stdout=write,
+            stderr=subprocess.STDOUT if stderr_too else subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(write)
+    return done.returncode, done.stderr or ""
+
+
+PRINTS = """
+import sys
+from training.cli import main
+def train(words):
+    for i in range(int(words[0])):
+        print("a line", i)
+main.train = train
+sys.exit(main.main(["train", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["predict", "-h"], ["train", "-h"]])
+def test_a_reader_that_leaves_ends_help_quietly(words):
+    assert unread("-m", "training.cli", *words) == (141, "")
+    assert unread("-m", "training.cli", *words, stderr_too=True) == (141, "")
+
+
+@pytest.mark.parametrize("lines", ["1", "100000"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_ends_a_verb_quietly(lines, unbuffered):
+    assert unread("-c", PRINTS, lines, PYTHONUNBUFFERED=unbuffered) == (141, "")
+
+
+def test_a_mistake_that_nobody_reads():
+    assert unread("-m", "training.cli", "traine", stderr_too=True)[0] == 141
+
+
+def test_a_pipe_of_somebody_else_keeps_its_traceback(food101, monkeypatch):
+    def fail(_: object) -> None:
+        raise BrokenPipeError("of a worker")
+
+    monkeypatch.setattr(main, "train", fail)
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        food101("train")
+
+
+def test_hyphens_are_underscores_in_the_options_of_train_too(food101, monkeypatch):
+    seen = []
+    monkeypatch.setattr(main, "train", seen.append)
+    food101("train", "my-recipe", "--num-train-epochs", "1", "--run-name=a-b")
+    assert seen == [["my-recipe", "--num_train_epochs", "1", "--run_name=a-b"]]

@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from training.cli.parsing import FoodParser, add_verb, positive, quiet_libraries
+from training.cli.parsing import FoodParser, add_verb, plain_options, positive, quiet_libraries
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", "", " 1"])
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", "", " 1", "²"])
 def test_what_is_no_whole_number_of_at_least_1(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number of at least 1"):
         positive(text)
@@ -37,10 +37,41 @@ def test_a_complaint_is_one_line_and_exit_code_2(capsys):
     assert err.endswith("(see `food101 label --help`)\n")
 
 
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        (["--top-k", "3"], ["--top_k", "3"]),
+        (["--top_k=3", "a-b.jpg"], ["--top_k=3", "a-b.jpg"]),
+        (["--repo-id=user/a-b", "--tag", "x-y"], ["--repo_id=user/a-b", "--tag", "x-y"]),
+        (["--", "--dry-run"], ["--", "--dry-run"]),
+        (["-h", "-"], ["-h", "-"]),
+        (["--dry---run-"], ["--dry___run_"]),
+        (["--top-k", "-1"], ["--top_k=-1"]),
+        (["--gb", "-1e3", "-inf"], ["--gb=-1e3", "-inf"]),
+        (["--gb=1", "-1"], ["--gb=1", "-1"]),
+        (["-1"], ["-1"]),
+        ([], []),
+    ],
+)
+def test_options_as_they_may_be_typed(typed, plain):
+    assert plain_options(typed) == plain
+    assert plain_options(plain) == plain  # a verb's parser gets them again
+
+
+@pytest.mark.parametrize("number", ["-1", "-1e3", "-inf", "-0.5"])
+def test_a_negative_number_gets_our_sentence(capsys, number):
+    parser = FoodParser(prog="food101")
+    parser.add_argument("--top_k", type=positive)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--top-k", number])
+    assert f"'{number}' is not a whole number of at least 1" in capsys.readouterr().err
+
+
 def test_libraries_are_quiet_unless_somebody_said_otherwise(monkeypatch):
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
     quiet_libraries()
     assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
     assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
-    assert logging.getLogger("training").level == logging.INFO
+    for package in ("training", "inference"):
+        assert logging.getLogger(package).level == logging.INFO
