@@ -1,34 +1,127 @@
-"""Labels of a few image files by a finished model: what `food101 predict` prints."""
+"""Labels of any number of image files by a finished model: what `food101 predict` prints."""
 
 from __future__ import annotations
 
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from inference.food_classification import FoodClassificationPipeline, InvalidImageError
-from training.common.errors import UserError
+import torch
+
+from inference.apps.images import Asked
+from inference.food_classification import (
+    FoodClassificationPipeline,
+    InvalidImageError,
+    decode_image,
+)
+from training.common.machine import usable_cores
+from training.common.progress import Progress
 from training.model.network import load_network, model_folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of an image, or why it says nothing."""
+
+    image: str  # its path
+    labels: list[dict[str, Any]]  # {"label", "name", "score"}, best first; [] with an error
+    error: str | None = None  # one line: what is wrong and the cure
 
 
 def predict_images(
-    model: str, images: list[str], top_k: int, revision: str | None, batch_size: int
-) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Label image files with the food pipeline that is installed here.
+    model: str,
+    images: Iterable[Asked],
+    top_k: int,
+    revision: str | None,
+    batch_size: int,
+    count: Callable[[], int | None] = lambda: None,
+) -> Iterator[Answer]:
+    """Label image files with the food pipeline that is installed here, batch by batch.
+
+    The model is loaded when the first file is to be read, and only a batch is in memory at a time.
+    After ten seconds, and then now and again, a line is logged that says how far it has come.
 
     Args:
         model: a run or release folder, or a Hub id.
-        images: paths of the files.
+        images: what to label, in this order.
         top_k: how many labels of each.
         revision: commit, tag or branch on the Hub; None is the newest.
-
-    Returns:
-        (path, labels) of each image; the labels, best first, are {"label", "name", "score"}.
+        batch_size: images at once.
+        count: counts all the images, if it comes to telling the time that is left; None: unknown.
 
     Raises:
-        UserError: no such model, or an image that cannot be scored.
+        UserError: no such model; it is there but cannot be loaded, where the first file is to be read.
     """
-    network = load_network(model_folder(model) or model, revision)
-    classify = FoodClassificationPipeline(model=network.model, image_processor=network.processor)
+    return _answers(model_folder(model) or model, images, top_k, revision, batch_size, count)
+
+
+def _answers(
+    model: str | Path,
+    images: Iterable[Asked],
+    top_k: int,
+    revision: str | None,
+    batch_size: int,
+    count: Callable[[], int | None],
+) -> Iterator[Answer]:
+    """Yield an answer for each of the images; see `predict_images`."""
+    classify = progress = None
+    images, done = iter(images), 0
+    with ThreadPoolExecutor(min(batch_size, usable_cores())) as pool:
+        while batch := list(itertools.islice(images, batch_size)):
+            if classify is None and not all(asked.problem for asked in batch):
+                network = load_network(model, revision)
+                classify = FoodClassificationPipeline(
+                    model=network.model, image_processor=network.processor
+                )
+                progress = Progress(0)
+            read = list(pool.map(functools.partial(_read, classify), batch))
+            yield from _label(classify, batch, read, top_k)
+            done += len(batch)
+            if progress and progress.is_due(done):
+                progress.total = progress.total or count() or 0
+                _tell(progress)
+
+
+def _read(classify: FoodClassificationPipeline | None, asked: Asked) -> torch.Tensor | str:
+    """Decode and crop an image, uint8 (3, height, width); or say why not."""
+    if asked.problem:
+        return asked.problem
     try:
-        return list(zip(images, classify(images, top_k=top_k, batch_size=batch_size), strict=True))
+        return classify.preprocessing.crop(decode_image(asked.path))
     except InvalidImageError as error:
-        raise UserError(str(error)) from error
+        return str(error)
+
+
+def _label(
+    classify: FoodClassificationPipeline | None,  # None: there is no image in the batch
+    batch: list[Asked],
+    read: list[torch.Tensor | str],
+    top_k: int,
+) -> Iterator[Answer]:
+    """Yield the answers of one batch, in its order; the forward pass is of what could be read."""
+    pixels = [each for each in read if isinstance(each, torch.Tensor)]
+    if pixels:
+        logits = classify.forward({"pixel_values": torch.stack(pixels)})["logits"].split(1)
+    rows = iter(logits if pixels else ())
+    for asked, each in zip(batch, read, strict=True):
+        if isinstance(each, str):
+            yield Answer(asked.path, [], each)
+        else:
+            yield Answer(asked.path, classify.postprocess({"logits": next(rows)}, top_k=top_k))
+
+
+def _tell(progress: Progress) -> None:
+    if progress.total > progress.done:  # else more has come since it was counted
+        logger.info(
+            "labelled %d of %d images, %.1f images/s, %.0f s left",
+            progress.done, progress.total, progress.rate, progress.seconds_left,
+        )  # fmt: skip
+    else:
+        logger.info("labelled %d images, %.1f images/s", progress.done, progress.rate)

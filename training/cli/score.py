@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
+import sys
 from typing import Any
 
 from training.cli.parsing import add_verb, positive, quiet_libraries
+from training.common.errors import UserError
 
 
 def add_verbs(verbs: Any) -> None:
@@ -21,18 +22,23 @@ def evaluate(args: argparse.Namespace) -> None:
     """Score a model on a test split and print its metrics; `--output` takes the whole report as JSON.
 
     Raises:
-        UserError: there is no such model, data set or split, or the labels are not the model's.
+        UserError: there is no such model, data set or split, the labels are not the model's, or nothing
+            can be written at `--output`.
     """
     quiet_libraries()
+    from training.common.paths import check_writable, local_path
+
+    if args.output is not None:
+        check_writable(args.output)
     from training.evaluation.reevaluate import evaluate_again
 
     report = evaluate_again(
         args.model, args.dataset, args.split, args.revision, args.batch_size, args.eval_cache_gb
     )
-    if args.output:
+    if args.output is not None:
         from training.common.files import write_json
 
-        write_json(Path(args.output), report)
+        write_json(local_path(args.output), report)
     print(f"{report['dataset']} {report['split']}, n = {report['n']:,}, {report['precision']}")
     for key, metric in report["metrics"].items():
         interval = ""
@@ -69,9 +75,10 @@ def compare(args: argparse.Namespace) -> None:
 
     report = compare_runs(args.runs)
     if not args.no_speed:  # torch is imported only here
+        from training.common.paths import local_path
         from training.compare.speed import measure_throughput
 
-        models = [(row["name"], Path(row["name"]).expanduser()) for row in report["runs"]]
+        models = [(row["name"], local_path(row["name"])) for row in report["runs"]]
         report["speed"] = measure_throughput(models, args.rounds, args.batch_size)
     print(json.dumps(report, ensure_ascii=False) if args.json else render(report))
 
@@ -89,30 +96,60 @@ def _add_compare(verbs: Any) -> None:
     p.add_argument("--json", action="store_true", help="everything as one JSON object")
 
 
-def predict(args: argparse.Namespace) -> None:
-    """Label photographs: print a line for each with its best labels, or one JSON array.
+def predict(args: argparse.Namespace) -> int:
+    """Label photographs: print a line for each with its best labels, CSV rows, or one JSON array.
+
+    An image that cannot be read is a line on standard error, and the others are labelled.
+
+    Returns:
+        0; 1 where some of the images could not be labelled; 2 where none could.
 
     Raises:
-        UserError: there is no such model, or an image is missing or cannot be read.
+        UserError: there is no such model, or standard input names no image.
     """
     quiet_libraries()
+    from inference.apps.images import find_images
+    from inference.apps.output import Csv, Json, Lines, one_line
     from inference.apps.predict import predict_images
 
-    results = predict_images(args.model, args.images, args.top_k, args.revision, args.batch_size)
-    if args.json:
-        print(json.dumps([{"image": i, "labels": r} for i, r in results], ensure_ascii=False))
-        return
-    for image, rows in results:
-        print(f"{image}: " + ", ".join(f"{row['name']} {row['score']:.1%}" for row in rows))
+    def count() -> int | None:
+        return None if "-" in args.images else sum(1 for _ in find_images(args.images))
+
+    write = Json() if args.json else Csv() if args.csv else Lines()
+    images = find_images(args.images, sys.stdin.buffer if sys.stdin else ())
+    answered = failed = 0
+    for answer in predict_images(
+        args.model, images, args.top_k, args.revision, args.batch_size, count
+    ):
+        if answer.error is None:
+            answered += 1
+        else:
+            failed += 1
+            sys.stdout.flush()  # in a terminal the lines stand in the order of the images
+            print(f"error: {one_line(answer.image)}: {answer.error}", file=sys.stderr)
+        write.add(answer)
+    if not answered and not failed:
+        raise UserError("standard input names no image: give `-` a list of paths, one a line")
+    write.end()
+    return 0 if not failed else 1 if answered else 2
 
 
 def _add_predict(verbs: Any) -> None:
     p = add_verb(verbs, predict, "label photographs")
     p.add_argument("model", metavar="MODEL", help="run, release folder or Hub id")
-    p.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    p.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="image file, folder of images or glob; - reads paths from standard input, one a line",
+    )
     p.add_argument(
         "--top_k", type=positive, default=5, help="labels an image (default: %(default)s)"
     )
     p.add_argument("--revision", help="of a model on the Hub")
-    p.add_argument("--batch_size", type=positive, default=8)
-    p.add_argument("--json", action="store_true", help="one JSON array")
+    p.add_argument(
+        "--batch_size", type=positive, default=8, help="images at once (default: %(default)s)"
+    )
+    shape = p.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="one JSON array")
+    shape.add_argument("--csv", action="store_true", help="rows: image, rank, label, name, score")

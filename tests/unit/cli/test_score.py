@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verbs evaluate, compare and predict; what compare counts is tested in its room."""
 
+import csv
+import io
 import json
+import shutil
 from pathlib import Path
 
 import datasets
@@ -10,6 +13,7 @@ import pytest
 from tests.unit.compare.toy_runs import A, B, write_run
 from tests.unit.toys import jpeg, write_image_folder
 from training.compare import speed, text
+from training.model.network import load_network
 
 
 @pytest.mark.parametrize("top_k", ["0", "-1", "x", "1.5", ""])
@@ -39,15 +43,44 @@ def test_a_folder_without_a_model(refused, tmp_path, verb):
 
 
 def test_a_missing_image(refused, tiny_run, tmp_path):
-    good, missing = tmp_path / "good.jpg", tmp_path / "missing.jpg"
-    good.write_bytes(jpeg(0))
-    assert f"{missing}: no such file" in refused("predict", tiny_run, good, missing)
+    (tmp_path / "dinner.jpg").write_bytes(jpeg(0))
+    message = refused("predict", tiny_run, tmp_path / "diner.jpg")
+    assert f"{tmp_path / 'diner.jpg'}: no such file; give the path of an image file" in message
+    assert message.endswith("; did you mean {}?\n".format(tmp_path / "dinner.jpg"))
 
 
 def test_a_text_file_as_image(refused, tiny_run, tmp_path):
     (tmp_path / "notes.txt").write_text("this is no image")
     message = refused("predict", tiny_run, tmp_path / "notes.txt")
     assert f"{tmp_path / 'notes.txt'}: not a readable image" in message
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_a_path_that_is_nearly_one_is_not_asked_of_the_hub(
+    refused, tiny_run, tmp_path, monkeypatch, no_network, verb
+):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "sample").symlink_to(tiny_run)
+    monkeypatch.chdir(tmp_path)
+    message = refused(verb, "runs/smaple", *(["a.jpg"] if verb == "predict" else []))
+    assert message.startswith("error: runs/smaple does not exist: give a run, a release folder or ")
+    assert message.endswith("; did you mean runs/sample?\n") and no_network == []
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "compare", "release"])
+def test_a_head_that_nobody_trained(refused, tiny_run, tmp_path, images, verb):
+    """A backbone with the labels in its config: its answers would be random."""
+    run = shutil.copytree(tiny_run, tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoint*"))
+    load_network(run / "model").model.vit.save_pretrained(run / "model")
+    words = {
+        "predict": images,
+        "compare": [tiny_run, "--rounds", 1],
+        "release": ["--output", tmp_path / "out"],
+    }
+    message = refused(verb, run, *words.get(verb, []))
+    assert "has no trained head (its files do not give classifier.bias, classifier" in message
+    assert f"food101 train RECIPE --model {run / 'model'}`" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_url_is_not_fetched(refused, tiny_run):
@@ -68,6 +101,67 @@ def test_predict_prints_a_line_an_image(food101, tiny_run, images):
     lines = out.splitlines()
     assert [line.split(": ")[0] for line in lines] == [str(image) for image in images]
     assert all(line.count("%") == 2 for line in lines)
+
+
+def test_one_bad_image_does_not_stop_the_others(food101, tiny_run, images, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no image")
+    words = (images[0], bad, images[1], images[0])
+    code, out, err = food101("predict", tiny_run, *words, "--top-k", "1", "--batch-size", "3")
+    assert code == 1
+    told = [line.split(": ")[0] for line in out.splitlines()]
+    assert told == [str(image) for image in words if image != bad]  # the one that is twice, twice
+    assert err.startswith(f"error: {bad}: not a readable image") and err.count("\n") == 1
+    code, out, _ = food101("predict", tiny_run, *words, "--json")
+    rows = json.loads(out)
+    assert code == 1 and [row["image"] for row in rows] == [str(image) for image in words]
+    assert rows[1].keys() == {"image", "error"} and rows[1]["error"].startswith("not a readable")
+    assert [row.keys() for row in rows if row is not rows[1]] == [{"image", "labels"}] * 3
+    code, out, _ = food101("predict", tiny_run, bad, bad, "--json")
+    assert code == 2 and len(json.loads(out)) == 2
+
+
+def test_predict_gives_csv(food101, tiny_run, images):
+    code, out, err = food101("predict", tiny_run, *images, "--csv", "--top_k", "2")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert (code, err) == (0, "") and list(rows[0]) == ["image", "rank", "label", "name", "score"]
+    assert [(row["image"], row["rank"]) for row in rows] == [
+        (str(image), rank) for image in images for rank in "12"
+    ]
+    answers = json.loads(food101("predict", tiny_run, *images, "--json", "--top_k", "2")[1])
+    assert [float(row["score"]) for row in rows] == [
+        label["score"] for answer in answers for label in answer["labels"]
+    ]
+
+
+def test_one_shape_of_output(refused, tiny_run):
+    assert "not allowed with" in refused("predict", tiny_run, "a.jpg", "--json", "--csv")
+
+
+def test_folders_globs_and_the_home_folder(food101, refused, tiny_run, tiny_data, monkeypatch):
+    folder = tiny_data / "validation"
+    paths = [str(path) for path in sorted(folder.rglob("*.jpg"))]
+    monkeypatch.setenv("HOME", str(tiny_data))
+    for words in ([folder], [f"{folder}/*/*.jpg"], ["~/validation"], ["~/validation/**/*.jpg"]):
+        code, out, err = food101("predict", tiny_run, *words, "--top_k", "1")
+        assert (code, err) == (0, "")
+        assert [line.split(": ")[0] for line in out.splitlines()] == paths
+    assert "matches no image" in refused("predict", tiny_run, f"{folder}/*.png")
+
+
+def test_a_list_on_standard_input(food101, refused, tiny_run, images, monkeypatch):
+    def typed(data: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    typed("".join(f"{image}\n" for image in images).encode())
+    code, out, _ = food101("predict", tiny_run, "-", images[0], "--top_k", "1")
+    assert code == 0
+    told = [line.split(": ")[0] for line in out.splitlines()]
+    assert told == [str(image) for image in (*images, images[0])]
+    typed(b"\n")
+    assert "standard input names no image" in refused("predict", tiny_run, "-")
+    typed(jpeg(0))
+    assert "standard input is not a list of paths" in refused("predict", tiny_run, "-")
 
 
 def test_predict_gives_json(food101, tiny_run, images):
@@ -122,6 +216,21 @@ def test_evaluating_again_gives_the_same_numbers(food101, tiny_run, tmp_path):
         0.34 < again["metrics"]["top1"]["value"] < 1
     )  # neither chance nor perfect, so it says something
     assert f"top1     {before['metrics']['top1']['value']:.4f}" in out
+
+
+def test_an_output_that_cannot_be_written_is_found_first(refused, tmp_path):
+    """Before the model is looked for: there is none."""
+    message = refused("evaluate", "nowhere", "--output", tmp_path / "no" / "x.json")
+    assert f"there is no folder {tmp_path / 'no'}" in message
+    assert "is a folder" in refused("evaluate", "nowhere", "--output", tmp_path)
+
+
+def test_the_home_folder_in_output(food101, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").symlink_to(tiny_run)
+    assert food101("evaluate", "~/run", "--output=~/x.json")[0] == 0
+    report = json.loads((tmp_path / "x.json").read_text())
+    assert "top5" not in report["metrics"]  # of three labels
 
 
 def test_a_release_needs_its_local_data_named(food101, refused, tiny_run, tiny_data):

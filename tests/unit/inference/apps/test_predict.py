@@ -1,28 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labels of image files by a run or release, as `food101 predict` gives them."""
 
+import itertools
+import logging
+
 import pytest
 
-from inference.apps.predict import predict_images
+from inference.apps import predict as predict_module
+from inference.apps.images import Asked
+from inference.apps.predict import Answer, predict_images
 from tests.unit.toys import LABELS, jpeg
 from training.common.errors import UserError
+from training.common.progress import Progress
+
+
+def labelled(model, images, top_k=2, batch_size=2, **options) -> list[Answer]:
+    asked = [each if isinstance(each, Asked) else Asked(str(each)) for each in images]
+    return list(predict_images(str(model), asked, top_k, None, batch_size, **options))
 
 
 def test_each_image_gets_its_ranked_labels(tiny_run, tiny_data):
     images = [str(tiny_data / "validation" / label / "0.jpg") for label in LABELS]
-    found = predict_images(str(tiny_run), images, top_k=2, revision=None, batch_size=2)
-    assert [image for image, _ in found] == images
-    for _, rows in found:
-        assert len(rows) == 2 and rows[0]["score"] >= rows[1]["score"]
+    found = labelled(tiny_run, images)
+    assert [answer.image for answer in found] == images
+    for answer in found:
+        rows = answer.labels
+        assert answer.error is None and len(rows) == 2 and rows[0]["score"] >= rows[1]["score"]
         assert {row["label"] for row in rows} <= set(LABELS)
         assert rows[0]["name"] == rows[0]["label"].replace("_", " ").capitalize()
-    alone = predict_images(str(tiny_run), images[:1], top_k=2, revision=None, batch_size=8)
-    assert alone[0][1][0]["score"] == pytest.approx(found[0][1][0]["score"], abs=1e-5)
+    for image, answer in zip(images, found, strict=True):
+        (alone,) = labelled(tiny_run, [image], batch_size=8)
+        assert alone.labels[0]["label"] == answer.labels[0]["label"]
+        assert alone.labels[0]["score"] == pytest.approx(answer.labels[0]["score"], abs=1e-5)
 
 
-def test_an_image_that_cannot_be_scored_is_the_persons_mistake(tiny_run, tmp_path):
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 10])
+def test_what_cannot_be_read_is_told_in_its_place(tiny_run, tmp_path, batch_size):
     (tmp_path / "good.jpg").write_bytes(jpeg(0))
     (tmp_path / "notes.txt").write_text("no image")
-    paths = [str(tmp_path / name) for name in ("good.jpg", "notes.txt")]
-    with pytest.raises(UserError, match="notes.txt: not a readable image"):
-        predict_images(str(tiny_run), paths, top_k=1, revision=None, batch_size=2)
+    good, bad = tmp_path / "good.jpg", tmp_path / "notes.txt"
+    images = [bad, good, Asked("nowhere", "no such file"), bad, good, good]
+    found = labelled(tiny_run, images, batch_size=batch_size)
+    assert [answer.error is None for answer in found] == [False, True, False, False, True, True]
+    assert found[0].error.startswith("not a readable image") and found[0].labels == []
+    assert found[2] == Answer("nowhere", [], "no such file")
+    scores = [answer.labels[0]["score"] for answer in found if answer.labels]
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-5)
+
+
+def test_the_model_is_looked_for_at_once_and_loaded_for_the_first_image(tiny_run, monkeypatch):
+    with pytest.raises(UserError, match="does not exist"):
+        predict_images("./nowhere", [], 1, None, 1)
+    monkeypatch.setattr(predict_module, "load_network", lambda *_: pytest.fail("loaded"))
+    assert labelled(tiny_run, [Asked("x", "gone")] * 3) == [Answer("x", [], "gone")] * 3
+    assert labelled(tiny_run, []) == []
+
+
+def test_no_more_than_a_batch_is_read_ahead(tiny_run, tmp_path):
+    """So that memory does not grow with the number of images."""
+    (tmp_path / "good.jpg").write_bytes(jpeg(0))
+    taken = itertools.count()
+    endless = (Asked(str(tmp_path / "good.jpg")) for _ in taken)
+    answers = predict_images(str(tiny_run), endless, 1, None, 4)
+    for _ in range(9):
+        assert next(answers).error is None
+    assert next(taken) <= 12
+    answers.close()
+
+
+@pytest.mark.parametrize(
+    ("total", "said"),
+    [
+        (None, ["labelled 2 images", "labelled 3 images"]),
+        (3, ["labelled 2 of 3 images", "labelled 3 images"]),
+    ],
+)
+def test_how_far_it_has_come(tiny_run, tmp_path, monkeypatch, caplog, total, said):
+    (tmp_path / "good.jpg").write_bytes(jpeg(0))
+    counted = []
+    monkeypatch.setattr(predict_module, "Progress", lambda total: Progress(total, -1.0))
+    with caplog.at_level(logging.INFO, "inference"):
+        labelled(tiny_run, [tmp_path / "good.jpg"] * 3, count=lambda: counted.append(1) or total)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(", ")[0] for line in lines] == said
+    assert all("images/s" in line for line in lines)
+    assert lines[0].endswith("s left") == bool(total)
+    assert len(counted) == (1 if total else 2)
+
+
+def test_quick_work_says_nothing(tiny_run, tmp_path, caplog):
+    (tmp_path / "good.jpg").write_bytes(jpeg(0))
+    with caplog.at_level(logging.INFO, "inference"):
+        labelled(tiny_run, [tmp_path / "good.jpg"], count=lambda: pytest.fail("counted"))
+    assert caplog.records == []

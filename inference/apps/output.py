@@ -1,0 +1,80 @@
+"""Print the answers of a model, one after the other: lines, CSV rows, or one JSON array.
+
+    write = Csv()
+    for answer in predict_images(...):
+        write.add(answer)
+    write.end()
+
+Paths are text here, whatever bytes the names of the files are.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from typing import Any
+
+from inference.apps.predict import Answer
+
+HEADER = ("image", "rank", "label", "name", "score")
+
+
+class Lines:
+    """A line an image, "path: Name 97.1%, ..."; none for one that could not be labelled."""
+
+    def add(self, answer: Answer) -> None:
+        """Print the line."""
+        if answer.error is None:
+            said = ", ".join(f"{row['name']} {row['score']:.1%}" for row in answer.labels)
+            sys.stdout.write(f"{one_line(answer.image)}: {said}\n")
+
+    def end(self) -> None:
+        """Do nothing: all is printed."""
+
+
+class Csv:
+    """A row a label, best first, under `HEADER`; nothing at all where no image could be labelled."""
+
+    def __init__(self) -> None:
+        self.rows = csv.writer(sys.stdout, lineterminator="\n")
+        self.has_header = False
+
+    def add(self, answer: Answer) -> None:
+        """Print the rows of an image."""
+        if answer.labels and not self.has_header:
+            self.rows.writerow(HEADER)
+            self.has_header = True
+        for rank, row in enumerate(answer.labels, 1):
+            found = (row["label"], row["name"], row["score"])
+            self.rows.writerow([as_text(answer.image), rank, *found])
+
+    def end(self) -> None:
+        """Do nothing: all is printed."""
+
+
+class Json:
+    """One array with {"image": ..., "labels": [...]} an image, or {"image": ..., "error": ...}."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+
+    def add(self, answer: Answer) -> None:
+        """Keep the object until the end."""
+        said = {"labels": answer.labels} if answer.error is None else {"error": answer.error}
+        self.found.append({"image": as_text(answer.image), **said})
+
+    def end(self) -> None:
+        """Print the array."""
+        sys.stdout.write(json.dumps(self.found, ensure_ascii=False) + "\n")
+
+
+def as_text(path: str) -> str:
+    """Escape bytes of a path that are no text: b"caf\\xe9.jpg" in UTF-8 becomes "caf\\udce9.jpg"."""
+    return path.encode(errors="backslashreplace").decode()
+
+
+def one_line(path: str) -> str:
+    """Make one line of a path that may hold line breaks, or be a whole photo in base64."""
+    path = path if path.isprintable() else repr(path)[1:-1]
+    return path if len(path) <= 4096 else f"{path[:60]}...{path[-60:]}"

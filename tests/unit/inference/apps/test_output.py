@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers as lines, as CSV and as JSON."""
+
+import csv
+import io
+import json
+import os
+
+import pytest
+
+from inference.apps.output import Csv, Json, Lines, as_text, one_line
+from inference.apps.predict import Answer
+
+ROWS = [
+    {"label": "mac, cheese", "name": "Mac, cheese", "score": 0.75},
+    {"label": "pizza", "name": "Pizza", "score": 0.25},
+]
+ANSWERS = [
+    Answer("a\nb.jpg", ROWS),
+    Answer("bad.jpg", [], "no image"),
+    Answer(os.fsdecode(b"caf\xe9.jpg"), ROWS[:1]),
+]
+
+
+@pytest.fixture
+def printed(capsys):
+    def printed(writer, answers=ANSWERS) -> str:
+        for answer in answers:
+            writer.add(answer)
+        writer.end()
+        out, err = capsys.readouterr()
+        assert err == ""
+        return out
+
+    return printed
+
+
+def test_lines(printed):
+    assert printed(Lines()).splitlines() == [
+        r"a\nb.jpg: Mac, cheese 75.0%, Pizza 25.0%",
+        r"caf\udce9.jpg: Mac, cheese 75.0%",
+    ]
+
+
+def test_rows(printed):
+    rows = list(csv.reader(io.StringIO(printed(Csv()))))
+    assert rows == [
+        ["image", "rank", "label", "name", "score"],
+        ["a\nb.jpg", "1", "mac, cheese", "Mac, cheese", "0.75"],
+        ["a\nb.jpg", "2", "pizza", "Pizza", "0.25"],
+        [r"caf\udce9.jpg", "1", "mac, cheese", "Mac, cheese", "0.75"],
+    ]
+    assert printed(Csv(), ANSWERS[1:2]) == ""
+
+
+def test_one_array(printed):
+    out = printed(Json())
+    assert out.count("\n") == 1 and json.loads(out) == [
+        {"image": "a\nb.jpg", "labels": ROWS},
+        {"image": "bad.jpg", "error": "no image"},
+        {"image": r"caf\udce9.jpg", "labels": ROWS[:1]},
+    ]
+    assert printed(Json(), []) == "[]\n"
+
+
+def test_lines_and_rows_are_printed_at_once(capsys):
+    for writer in (Lines(), Csv()):
+        writer.add(ANSWERS[0])
+        assert "Pizza" in capsys.readouterr().out
+
+
+def test_paths_as_text():
+    assert as_text("größe.jpg") == one_line("größe.jpg") == "größe.jpg"
+    assert one_line("a\rb") == r"a\rb"
+    assert len(one_line("data:" + "x" * 10_000)) == 123
