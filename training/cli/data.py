@@ -5,40 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Iterable
 from typing import Any
 
-from training.cli.parsing import add_verb, positive, quiet_libraries
+from training.cli.parsing import (
+    add_data_options,
+    add_verb,
+    given_options,
+    positive,
+    quiet_libraries,
+)
 
 
 def add_verbs(verbs: Any) -> None:
     """Add the parsers of `check` and `cache` to what `add_subparsers` gave."""
     _add_check(verbs)
     _add_cache(verbs)
-
-
-def add_data_options(parser: argparse.ArgumentParser, keys: Iterable[str]) -> None:
-    """Add keys of a recipe that say which images are read, with their help; without a default here.
-
-    Which of them were given, `given_options` says.
-    """
-    from training.common.arguments import keys_of
-    from training.data.arguments import DataArguments
-
-    facts, lists = keys_of(DataArguments), ("label_names",)
-    for key in keys:
-        parser.add_argument(
-            f"--{key}",
-            help=facts[key].help,
-            nargs="+" if key in lists else None,
-            choices=facts[key].choices,
-            type=int if key.endswith("seed") else float if key.endswith("fraction") else str,
-        )
-
-
-def given_options(args: argparse.Namespace, keys: Iterable[str]) -> dict[str, Any]:
-    """Return the keys that the command line gave, with their values."""
-    return {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
 
 
 # Keys that say which images there are and what they are called.

@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -96,3 +96,27 @@ def quiet_libraries() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for package in ("training", "inference"):
         logging.getLogger(package).setLevel(logging.INFO)
+
+
+def add_data_options(parser: argparse.ArgumentParser, keys: Iterable[str]) -> None:
+    """Add keys of a recipe that say which images are read, with their help; without a default here.
+
+    Which of them were given, `given_options` says.
+    """
+    from training.common.arguments import keys_of
+    from training.data.arguments import DataArguments
+
+    facts, lists = keys_of(DataArguments), ("label_names",)
+    for key in keys:
+        parser.add_argument(
+            f"--{key}",
+            help=facts[key].help,
+            nargs="+" if key in lists else None,
+            choices=facts[key].choices,
+            type=int if key.endswith("seed") else float if key.endswith("fraction") else str,
+        )
+
+
+def given_options(args: argparse.Namespace, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the keys that the command line gave, with their values."""
+    return {key: getattr(args, key) for key in keys if getattr(args, key) is not None}

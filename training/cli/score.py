@@ -7,7 +7,13 @@ import json
 import sys
 from typing import Any
 
-from training.cli.parsing import add_verb, positive, quiet_libraries
+from training.cli.parsing import (
+    add_data_options,
+    add_verb,
+    given_options,
+    positive,
+    quiet_libraries,
+)
 from training.common.errors import UserError
 
 
@@ -16,6 +22,10 @@ def add_verbs(verbs: Any) -> None:
     _add_evaluate(verbs)
     _add_compare(verbs)
     _add_predict(verbs)
+
+
+# Keys that say what the images that are scored are called; default: as the model was reported.
+COLUMNS = ("image_column", "label_column", "label_names", "undecodable_images", "dataset_revision")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -33,7 +43,13 @@ def evaluate(args: argparse.Namespace) -> None:
     from training.evaluation.reevaluate import evaluate_again
 
     report = evaluate_again(
-        args.model, args.dataset, args.split, args.revision, args.batch_size, args.eval_cache_gb
+        args.model,
+        args.dataset,
+        args.split,
+        args.revision,
+        args.batch_size,
+        args.eval_cache_gb,
+        columns=given_options(args, COLUMNS),
     )
     if args.output is not None:
         from training.common.files import write_json
@@ -60,6 +76,7 @@ def _add_evaluate(verbs: Any) -> None:
         metavar="GB",
         help="limit of the decoded images kept for later evaluations (default: 16; 0 keeps none)",
     )
+    add_data_options(p, COLUMNS)
     p.add_argument("--output", metavar="FILE", help="write the whole report as JSON")
 
 

@@ -105,12 +105,11 @@ def _data_arguments(
     names = (reported["dataset"],) if dataset is None else (dataset, Path(dataset).name)
     if reported["dataset"] not in names:
         return DataArguments(dataset=dataset, **rest), False
-    args = DataArguments(
-        dataset=dataset or reported["path"] or reported["dataset"],
-        dataset_revision=reported["dataset_revision"],
-        **{**reported["columns"], **rest},
-    )
-    return args, True
+    place = {
+        "dataset": dataset or reported["path"] or reported["dataset"],
+        "dataset_revision": reported["dataset_revision"],
+    }
+    return DataArguments(**{**place, **reported["columns"], **rest}), True
 
 
 def read_reported(model: str, folder: Path | None, revision: str | None) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from tests.unit.card_files import facts_of, files, format_1
 UNUSED = {
     ("run", "recipe", "learning_rate"), ("evaluation", "dataset"), ("evaluation", "seconds"),
     ("evaluation", "images_per_second"), ("run", "training", "augmentation", "crop_scale"),
-    ("run", "training", "augmentation", "horizontal_flip"),
+    ("run", "training", "augmentation", "horizontal_flip"), ("evaluation", "cut"),
 }  # fmt: skip
 
 

@@ -34,8 +34,8 @@ def read_local(args: DataArguments) -> Found:
         return _read_glob(str(path), args)
     if not path.exists():
         raise UserError(
-            f"dataset {path} does not exist{did_you_mean(path)}: give a folder, a table, an archive or a Hub "
-            "id (user/name)"
+            f"dataset {args.dataset} does not exist: give a folder, a table, an archive or a Hub id "
+            f"(user/name){did_you_mean(args.dataset)}"
         )
     try:
         if path.is_file():
