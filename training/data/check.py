@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shlex
 import statistics
 from collections import Counter, defaultdict
@@ -37,7 +38,7 @@ ROWS = 10  # labels of a table that are printed, from the smallest
 RECIPES = (
     (500, "vit_base_food101", ""),
     (100, "small_data", ""),
-    (0, "linear_probe", " --total_train_batch_size 32"),
+    (0, "linear_probe", " --total_train_batch_size {batch}"),
 )
 
 
@@ -80,11 +81,12 @@ def check(args: DataArguments, where: str) -> Checked:
             words = value if isinstance(value, list) else [str(value)]
             options += f" --{key} {shlex.join(words)}"
     recipe, keys = recipe_for(min(count_labels(splits.originals).values()))
+    batch = 2 ** min(5, int(math.log2(len(splits.originals))))
     return Checked(
         splits,
         look_at_headers(parts.values()),
         count_copies(parts),
-        f"food101 train {recipe} --dataset {where}{keys}{options}",
+        f"food101 train {recipe} --dataset {where}{keys.format(batch=batch)}{options}",
     )
 
 

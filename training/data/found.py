@@ -5,6 +5,7 @@ Nothing vanishes: every file is a row of a split, or is named in `left_out` or `
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -64,9 +65,10 @@ def relative(path: str, root: Path | None) -> str:
 def count_kinds(left_out: Iterable[LeftOut]) -> dict[str, int]:
     """Count what was left out by kind and reason: {".heic, cannot be decoded": 12}, most first.
 
-    Of a reason only what stands before a colon counts, so that alike things are counted together.
+    Of a reason only what stands before a colon or bracket counts, so that alike things are counted
+    together.
     """
-    reasons = ((each.kind, each.reason.split(":")[0]) for each in left_out)
+    reasons = ((each.kind, re.split(r":| \(|;", each.reason)[0]) for each in left_out)
     counts = Counter(kind if kind == why else f"{kind}, {why}" for kind, why in reasons)
     return dict(counts.most_common())
 

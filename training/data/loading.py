@@ -40,6 +40,10 @@ from training.data.usable import usable_splits
 logger = logging.getLogger(__name__)
 
 
+class OtherImagesError(UserError):
+    """A split cannot be cut as before: the images are not the ones that it was cut from."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """The splits of a data set that a recipe uses, checked, before anything is cut from them."""
@@ -143,8 +147,8 @@ def load_split(
         made_by: how the split was cut out of another one: it is cut again. None: it is as it is found.
 
     Raises:
-        UserError: as `load_splits`; where the split has labels that are not in `label_names`; or
-            where it cannot be cut as before, since the images are others.
+        OtherImagesError: it cannot be cut as before, since the images are others.
+        UserError: as `load_splits`, and where the split has labels that are not in `label_names`.
     """
     if made_by is not None:
         found = prepare(args)
@@ -264,7 +268,7 @@ def _cut_again(found: Prepared, args: DataArguments, made_by: Cut) -> Split:
     whole = found.splits.get(find_split(found.splits, made_by.of) or "")
     labels = whole.dataset["label"][:] if whole else []
     if whole is None or content_of(whole.label_names, labels, whole.content) != made_by.content:
-        raise UserError(
+        raise OtherImagesError(
             f"{args.dataset} is not what the test images were cut from: images were added, removed, replaced or "
             "relabelled, so training images could be among the test images; give the data as they were, or "
             "other images with --split"

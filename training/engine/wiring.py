@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from training.common.errors import UserError
@@ -101,10 +102,11 @@ def check_trained(splits: Splits, args: FineTuningArguments) -> None:
     Raises:
         UserError: fewer training images than one global batch, or nothing that selects.
     """
-    if len(splits.train) < args.total_train_batch_size:
+    images = len(splits.train)
+    if images < args.total_train_batch_size:
         raise UserError(
-            f"total_train_batch_size {args.total_train_batch_size} is more than the {len(splits.train)} "
-            "training images; make it smaller"
+            f"total_train_batch_size {args.total_train_batch_size} is more than the {images} training "
+            f"images: give --total_train_batch_size {2 ** int(math.log2(images))}"
         )
     chooses = (args.metric_for_best_model or "top1").removeprefix("eval_")
     if chooses not in (*SUMMARY, "loss"):

@@ -14,8 +14,8 @@ from training.common.files import read_json
 from training.common.hub_errors import translated_errors
 from training.common.machine import num_decoders
 from training.data.arguments import DataArguments
-from training.data.loading import load_split
-from training.data.splits import Cut
+from training.data.loading import OtherImagesError, load_split
+from training.data.splits import Cut, Source, Split
 from training.evaluation.formats import in_format_2
 from training.evaluation.report import evaluate_model
 from training.model.network import label_names_from, model_folder
@@ -63,13 +63,10 @@ def evaluate_again(
     """
     folder = model_folder(model)
     reported = read_reported(model, folder, revision)
-    args, is_own = _data_arguments(model, dataset, reported, eval_cache_gb, columns or {})
     where = folder or model
-    made_by = None
-    if is_own:
-        split = split or reported["split"]
-        made_by = Cut(**reported["cut"]) if reported["cut"] and split == reported["split"] else None
-    source, images = load_split(args, split, label_names_from(where, revision), made_by)
+    names = label_names_from(where, revision)
+    args, is_own = _data_arguments(model, dataset, reported, eval_cache_gb, columns or {})
+    source, images = _load(args, split, names, reported if is_own else None)
     report, _ = evaluate_model(
         where,
         source,
@@ -84,6 +81,24 @@ def evaluate_again(
     return report
 
 
+def _load(
+    args: DataArguments, split: str | None, names: list[str], reported: dict[str, Any] | None
+) -> tuple[Source, Split]:
+    """Load the images to score; `reported` is given where they may be those that were reported on."""
+    if reported is None:
+        return load_split(args, split, names)
+    made_by = Cut(**reported["cut"]) if reported["cut"] else None
+    if split not in (None, reported["split"]):
+        made_by = None
+    try:
+        return load_split(args, split or reported["split"], names, made_by)
+    except OtherImagesError:
+        # Nobody knows where local images lie today: of another name, they may just be others.
+        if split is not None or Path(args.dataset).name == reported["dataset"]:
+            raise
+        return load_split(args, None, names)
+
+
 def _data_arguments(
     model: str,
     dataset: str | None,
@@ -91,7 +106,7 @@ def _data_arguments(
     eval_cache_gb: float | None,
     columns: dict[str, Any],
 ) -> tuple[DataArguments, bool]:
-    """Say where the images are, and whether they are those that the model was reported on."""
+    """Say where the images are, and whether they may be those that the model was reported on."""
     rest = dict(columns) if eval_cache_gb is None else {**columns, "eval_cache_gb": eval_cache_gb}
     if reported is None:
         if dataset is None:
@@ -101,9 +116,10 @@ def _data_arguments(
         raise UserError(
             f"{model} was scored on the local data {reported['dataset']}: give --dataset PATH"
         )
-    # The same local data may lie elsewhere by now: only their last name is on record.
+    # The same local data may lie elsewhere by now: only their last name is on record. What was cut is
+    # known by its content.
     names = (reported["dataset"],) if dataset is None else (dataset, Path(dataset).name)
-    if reported["dataset"] not in names:
+    if reported["dataset"] not in names and not (reported["source"] == "local" and reported["cut"]):
         return DataArguments(dataset=dataset, **rest), False
     place = {
         "dataset": dataset or reported["path"] or reported["dataset"],
