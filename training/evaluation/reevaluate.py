@@ -64,8 +64,8 @@ def evaluate_again(
     folder = model_folder(model)
     reported = read_reported(model, folder, revision)
     where = folder or model
-    names = label_names_from(where, revision)
     args, is_own = _data_arguments(model, dataset, reported, eval_cache_gb, columns or {})
+    names = label_names_from(where, revision)
     source, images = _load(args, split, names, reported if is_own else None)
     report, _ = evaluate_model(
         where,

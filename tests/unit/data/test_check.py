@@ -44,7 +44,7 @@ def test_everything_is_said(root, capsys):
         assert words in out
     last = out.splitlines()[-1]
     assert last == (
-        f"  food101 train linear_probe --dataset '{root}' --total_train_batch_size 32 "
+        f"  food101 train linear_probe --dataset '{root}' --total_train_batch_size 16 "
         "--undecodable_images skip"
     )
 
