@@ -7,6 +7,7 @@ from pathlib import Path
 
 import datasets
 from datasets import ClassLabel, Dataset, load_dataset_builder
+from datasets.packaged_modules.parquet.parquet import ParquetConfig
 from huggingface_hub import hf_hub_download
 
 from training.common.errors import UserError
@@ -77,7 +78,7 @@ def _own_names(
         UserError: files of one split number their labels differently.
     """
     columns = [n for n, f in dataset.features.items() if isinstance(f, ClassLabel)]
-    if builder.builder_name != "parquet" or not columns:
+    if not isinstance(builder.config, ParquetConfig) or not columns:
         return dataset
     files = [_local_file(str(file)) for file in builder.config.data_files[split]]
     for column in columns:

@@ -2,11 +2,11 @@
 """Where a data set comes from, and which of its columns are read."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Value
+from datasets.packaged_modules.parquet.parquet import ParquetConfig
 
 from tests.unit.data.tables import FOOD101_ORDER, arguments, dishes, write_parquet
 from tests.unit.toys import LABELS, write_image_folder
@@ -46,8 +46,7 @@ def test_a_folder_by_its_name_only(tmp_path, monkeypatch):
 class Builder:
     """A data set of the Hub; `hash` is what datasets knows of its version."""
 
-    builder_name = "parquet"
-    names: dict[str, list[str]] = {}  # of each split's own files
+    config = None
 
     def __init__(self, hash: str | None, error: Exception | None = None) -> None:
         self.hash, self.error = hash, error
@@ -71,7 +70,6 @@ def test_the_commit_of_a_hub_data_set(monkeypatch, hash, revision):
         return Builder(hash)
 
     monkeypatch.setattr(sources, "load_dataset_builder", builder)
-    monkeypatch.setattr(Builder, "builder_name", "arrow")
     source, found = load_source(arguments("user/food", dataset_revision="v2"))
     assert source == Source("user/food", "hub", revision) and found.num_rows("train") == 2
     assert asked == [("user/food", "v2")]
@@ -158,7 +156,8 @@ class TwoOrders(Builder):
     def __init__(self, folder: Path, validation: list[list[str]]) -> None:
         super().__init__(COMMIT)
         files = {"train": [LABELS], "validation": validation}
-        self.config = SimpleNamespace(data_files={split: [] for split in files})
+        self.config = ParquetConfig()
+        self.config.data_files = {split: [] for split in files}
         for split, lists in files.items():
             for i, names in enumerate(lists):
                 path = folder / f"{split}-{i}.parquet"
