@@ -23,33 +23,40 @@ def main(argv: list[str] | None = None) -> None:
     from training.data.loading import load_splits
     from training.hub.release import release_run
     from training.model.create import build_network
-    from training.run.console import report
+    from training.run.console import report, way_on_of
     from training.run.folder import Run
     from training.run.methods import build_trainer_of, run_first_phase
 
     recipe = parse_recipe(sys.argv[1:] if argv is None else argv)
     run = Run.open(recipe)
     if run.is_finished:
+        if not (run.folder / "release").is_dir():  # interrupted just before
+            run.on_main(release_run, run.folder, run.folder / "release")
         return report(run)
-    with run.stage("data"):
-        splits = load_splits(recipe.data)
-    with run.stage("model"):
-        network = build_network(recipe.model, splits.label_names, recipe.training.seed)
-    trainer = build_trainer_of(recipe, network, splits)
-    run.start(trainer, network, splits)
-    run_first_phase(run, network, splits)
-    with run.stage("train"):
-        trainer.train(resume_from_checkpoint=run.checkpoint)
-    run.save_model(trainer)
-    with run.stage("evaluate"):
-        run.evaluate(splits)
-    run.finish(trainer)
-    run.on_main(release_run, run.folder, run.folder / "release")
-    report(run)
+    with way_on_of(run):
+        with run.stage("data"):
+            splits = load_splits(recipe.data)
+        with run.stage("model"):
+            network = build_network(recipe.model, splits.label_names, recipe.training.seed)
+        trainer = build_trainer_of(recipe, network, splits)
+        run.start(trainer, network, splits)
+        run_first_phase(run, network, splits)
+        with run.stage("train"):
+            trainer.train(resume_from_checkpoint=run.checkpoint)
+        run.save_model(trainer)
+        with run.stage("evaluate"):
+            run.evaluate(splits)
+        run.finish(trainer)
+        run.on_main(release_run, run.folder, run.folder / "release")
+        report(run)
 
 
 if __name__ == "__main__":
-    from training.run.console import exit_on_user_error
+    # Before seconds of imports, in which the process can be told to end as well.
+    from training.common.signals import exit_on_interrupt
 
-    with exit_on_user_error():
-        main()
+    with exit_on_interrupt():
+        from training.run.console import exit_on_user_error
+
+        with exit_on_user_error():
+            main()

@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "run": {"config", "probe", "engine", "evaluation", "data", "model", "common", "inference"},
     "compare": {"config.keys", "evaluation", "model", "common"},
-    "train": {"run", "hub", "config", "data", "model"},
+    "train": {"run", "hub", "config", "data", "model", "common"},
     "cli": ANY,
 }
 # Optional packages, imported where they are needed: an extra brings them.

@@ -26,12 +26,14 @@ def train(argv: list[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(help_of_train())
         return 0 if argv else 2
+    from training.common.signals import exit_on_interrupt
     from training.config.packaged import find_recipe
 
     find_recipe(argv[0])  # before seconds of imports
-    from training.cli.launcher import launch
+    with exit_on_interrupt():
+        from training.cli.launcher import launch
 
-    return launch(argv)
+        return launch(argv)
 
 
 def help_of_train(every_key: bool = False) -> str:

@@ -48,7 +48,7 @@ def load_scored(name: str) -> ScoredRun:
         raise UserError(f"{folder / 'run.json'} is not of this format: release or train it again")
     if not run.get("finished"):
         raise UserError(
-            f"{name} is an unfinished run: continue it with --resume_from_checkpoint last"
+            f"{name} is an unfinished run: train it to its end first; its `food101 train` command says how"
         )
     rows = read_predictions(folder)
     scored = ScoredRun(

@@ -14,6 +14,8 @@ from transformers import logging as transformers_logging
 
 from inference.food_classification import readable_name
 from training.common.errors import UserError
+from training.common.signals import Interrupted
+from training.engine.checkpoints import is_begun
 from training.evaluation.formats import read_evaluation
 from training.evaluation.predictions import read_predictions
 from training.run.folder import Run
@@ -54,10 +56,29 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
+def way_on_of(run: Run) -> Iterator[None]:
+    """Let an interrupt inside the `with` say how this run goes on: from a checkpoint, or anew."""
+    try:
+        yield
+    except Interrupted as interrupt:
+        interrupt.way_on = way_on(run)
+        raise
+
+
+def way_on(run: Run) -> str:
+    """Say how a run that was interrupted goes on, by what its folder holds now."""
+    if is_begun(run.folder):
+        return "continue with the same command and --resume_from_checkpoint last"
+    if run.recipe.training.resume_from_checkpoint is not None:
+        return "the same command begins again, from the same checkpoint"
+    return "there is no checkpoint yet, the same command starts anew"
+
+
+@contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn a UserError into one line and exit code 2; any other error keeps its traceback.
 
-    It also sets how much libraries log, on every process. An interrupt ends with exit code 130.
+    It also sets how much libraries log, on every process.
 
     >>> with exit_on_user_error():
     ...     main()
@@ -74,6 +95,3 @@ def exit_on_user_error() -> Iterator[None]:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; continue with --resume_from_checkpoint last\n")
-        sys.exit(130)

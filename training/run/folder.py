@@ -203,7 +203,9 @@ class Run:
 
 def _refuse_other(folder: Path, record: dict[str, Any], recipe: Recipe) -> None:
     if not record:
-        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        # A process that was killed as it started leaves the lock, and nothing else.
+        others = folder.is_dir() and {path.name for path in folder.iterdir()} - {".lock"}
+        if folder.is_file() or others:
             raise UserError(
                 f"output_dir {folder} already holds something that is not a run: choose another --output_dir"
             )

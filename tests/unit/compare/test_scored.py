@@ -36,7 +36,7 @@ def refused(pair, tmp_path):
         ),
         ({"evaluation__split": "test"}, "(split test, not validation)"),
         ({"evaluation__format": 3}, "is not of this format"),
-        ({"run__finished": None}, "unfinished run: continue it with --resume_from_checkpoint last"),
+        ({"run__finished": None}, "is an unfinished run: train it to its end first"),
         ({"evaluation__n": 21}, "predictions.csv has 20 images and evaluation.json 21"),
         (
             {"evaluation__metrics__top1__value": 0.85},

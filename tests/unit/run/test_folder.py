@@ -96,6 +96,12 @@ def test_something_else_there_is_never_overwritten(open_run, tmp_path, name):
     assert (tmp_path / "there" / name).read_text() == "mine"
 
 
+def test_a_lock_alone_is_of_a_run_that_did_not_get_further(open_run, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / ".lock").touch()
+    assert not open_run(tmp_path / "there").is_finished
+
+
 def test_a_file_in_the_way(open_run, tmp_path):
     (tmp_path / "there").write_text("mine")
     with pytest.raises(UserError, match="already holds something that is not a run"):
@@ -116,6 +122,16 @@ def test_a_finished_run_is_reported_and_left_alone(tiny_run, tiny_data, tmp_path
     assert "was finished on" in out and "nothing was trained now" in out
     assert "test top-1: " in out and "n = 18" in out
     assert contents(tiny_run) == before
+
+
+def test_a_release_that_is_missing_is_built(finished, tiny_data, tmp_path, capsys):
+    """Of a run that was interrupted between its end and its release."""
+    before = contents(finished / "release").keys()
+    shutil.rmtree(finished / "release")
+    recipe = write_recipe(tmp_path / "tiny.yaml", dataset=tiny_data)
+    train(recipe, "--output_dir", finished)
+    assert "was finished on" in capsys.readouterr().out
+    assert len(contents(finished / "release")) == len(before)
 
 
 def test_a_finished_run_of_other_code_is_refused(open_run, tiny_run, monkeypatch):
