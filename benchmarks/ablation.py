@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from training.common.files import read_json, write_json
-from training.config.recipe import read_recipe
+from training.config.packaged import find_recipe
 from training.engine.checkpoints import complete_checkpoints
 from training.evaluation.formats import read_evaluation
 
@@ -131,7 +131,7 @@ class Job:
     def values(self) -> dict[str, Any]:
         """The whole recipe; the spread of the first weights is a key of the network's config."""
         values = {**SHARED, **SIZES[self.size], **self.keys}
-        recipe = read_recipe("from_scratch")
+        recipe = _read("from_scratch")
         network = values["model_config"] or _network(recipe)
         if "mix_off_epoch" in values:  # at the same share of another number of epochs
             epochs = values["num_train_epochs"]
@@ -156,10 +156,15 @@ def _network(recipe: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in recipe["model_config"].items() if k != "initializer_range"}
 
 
+def _read(name: str) -> dict[str, Any]:
+    """Read a recipe as plain YAML does, where 2e-3 is a text: the names of recorded runs contain it."""
+    return yaml.safe_load(find_recipe(name).read_text(encoding="utf-8"))
+
+
 def ours() -> dict[str, Any]:
     """The packaged recipe, without what SIZES and SHARED say."""
     taken = {"model_config", "num_train_epochs", "seed", "per_device_eval_batch_size", *SHARED}
-    recipe = read_recipe("from_scratch")
+    recipe = _read("from_scratch")
     spread = {"initializer_range": recipe["model_config"]["initializer_range"]}
     return {k: v for k, v in recipe.items() if k not in taken} | spread
 

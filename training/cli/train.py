@@ -69,6 +69,7 @@ def _classes() -> dict[str, tuple[Any, ...]]:
         ExtensionArguments,
         LossArguments,
         MethodArguments,
+        RangedKeys,
         TrainerKeys,
     )
     from training.input.arguments import Augmentation
@@ -79,7 +80,12 @@ def _classes() -> dict[str, tuple[Any, ...]]:
         "data: which images": (DataArguments,),
         "model: which network, from which weights": (ModelArguments,),
         "input: what is done to training images": (Augmentation,),
-        "engine: how it learns": (TrainerKeys, LossArguments, ExtensionArguments),
+        "engine: how it learns": (
+            TrainerKeys,
+            LossArguments,
+            ExtensionArguments,
+            RangedKeys,
+        ),
         "engine, probe: which weights are trained": (MethodArguments, ProbeArguments),
     }
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from training.common.arguments import default_of
+from training.common.arguments import default_of, keys_of
 from training.common.errors import UserError
-from training.engine.arguments import ExtensionArguments
+from training.engine.arguments import ExtensionArguments, MethodArguments
 from training.engine.training_arguments import FineTuningArguments
 from training.input.arguments import Augmentation
 
@@ -22,6 +22,14 @@ _NAMED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("randaugment_num_ops", "randaugment_magnitude"), ()),
     **dict.fromkeys(("learning_rate", "probe_epochs", "optim_args", "optim_target_modules"), ()),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "neftune_noise_alpha"), ()),
+}
+
+# Keys of one method -> the methods that they are for.
+METHOD_KEYS: dict[str, tuple[str, ...]] = {
+    **{name: ("lora",) for name in keys_of(MethodArguments) if name.startswith("lora_")},
+    "probe_learning_rates": ("linear_probe", "probe_then_full"),
+    # linear_probe names it with all else that it has no use for.
+    "probe_epochs": ("probe_then_full", "linear_probe"),
 }
 
 
@@ -90,13 +98,8 @@ def _off_values() -> dict[str, Any]:
 
 
 def _refuse_keys_of_others(tune: str, named: set[str]) -> None:
-    for start, users in (
-        ("lora_", ("lora",)),
-        ("probe_learning_rates", ("linear_probe", "probe_then_full")),
-        ("probe_epochs", ("probe_then_full", "linear_probe")),
-    ):
-        for key in sorted(named):
-            if key.startswith(start) and tune not in users:
-                raise UserError(
-                    f"{key} with tune {tune} does nothing: it is for tune {users[0]}; leave it out"
-                )
+    for key, users in METHOD_KEYS.items():
+        if key in named and tune not in users:
+            raise UserError(
+                f"{key} with tune {tune} does nothing: it is for tune {users[0]}; leave it out"
+            )

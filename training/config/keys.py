@@ -1,4 +1,4 @@
-"""List keys that a recipe may not have or a resumption may change, and defaults; write keys as words.
+"""List keys that a recipe may not have, names that others have for a key, keys that a resumption may change.
 
 Nothing heavy is imported: the help of `food101 train` and `food101 compare` read these tables.
 """
@@ -6,7 +6,6 @@ Nothing heavy is imported: the help of `food101 train` and `food101 compare` rea
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from training.engine.arguments import (
     ExtensionArguments,
     LossArguments,
     MethodArguments,
+    RangedKeys,
     TrainerKeys,
 )
 from training.input.arguments import Augmentation
@@ -64,6 +64,18 @@ TAKEN_AWAY = {
     "prediction_loss_only": "the selection slice is always scored in full: top1 chooses the checkpoint",
     "activation_checkpointing": "it is called gradient_checkpointing here, with any transformers",
     "activation_checkpointing_kwargs": "it is called gradient_checkpointing_kwargs here",
+    "train_sampling_strategy": "the order is always drawn anew for each epoch, from data_seed",
+    "length_column_name": "the order is always drawn anew for each epoch, from data_seed",
+    "disable_tqdm": "there are no progress bars to disable: progress is logged in lines",
+    "eval_do_concat_batches": "the selection slice is always scored in full",
+    "batch_eval_metrics": "the selection slice is always scored in full",
+    "local_rank": "the launcher gives it to each process",
+    "parallelism_config": "images are shared out over the processes, and nothing else",
+    "use_liger_kernel": "it has no kernel for an image classifier",
+    "liger_kernel_config": "it has no kernel for an image classifier",
+    "use_cache": "it is of language models",
+    "include_num_input_tokens_seen": "it is of language models",
+    "average_tokens_across_devices": "it is of language models",
     "do_train": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
     "do_eval": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
     "do_predict": "use the verbs: `food101 train`, `food101 evaluate`, `food101 predict`",
@@ -87,6 +99,94 @@ REMOVED = {
     "label_column_name": "it is called label_column",
 }
 
+# What other programs call a key: timm, torchvision's references, YOLO, Keras, Lightning, and the
+# Trainer example. None of them is taken for the key, whose unit or meaning may differ.
+CALLED = {
+    "num_train_epochs": "epochs num_epochs n_epochs max_epochs nb_epochs",
+    "learning_rate": "lr base_lr lr0 blr init_lr",
+    "total_train_batch_size": "batch_size batch b bs train_batch_size global_batch_size",
+    "per_device_eval_batch_size": "eval_batch_size val_batch_size validation_batch_size test_batch_size",
+    "output_dir": "output out out_dir output_path save_dir log_dir run_dir work_dir",
+    "dataset": "data data_dir data_path dataset_path data_root train_dir train_data_dir validation_dir",
+    "dataset_revision": "dataset_version",
+    "dataloader_num_workers": "workers num_workers j n_workers",
+    "model": "arch backbone model_name base_model checkpoint_path initial_checkpoint weights pretrained",
+    "model_config": "model_kwargs config_name config_overrides",
+    "image_size": "img_size imgsz input_size resolution crop_size train_crop_size",
+    "selection_fraction": "validation_split val_fraction val_size valid_pct",
+    "train_split": "split train_split_name",
+    "test_split": "val_split eval_split valid_split",
+    "resume_from_checkpoint": "resume resume_from ckpt_path continue_from",
+    "weight_decay": "wd decay",
+    "label_smoothing_factor": "label_smoothing smoothing",
+    "lr_scheduler_type": "sched scheduler lr_scheduler lr_schedule",
+    "optim": "opt optimizer",
+    "max_grad_norm": "clip_grad clip_grad_norm grad_clip gradient_clip_val clipnorm max_norm",
+    "early_stopping_patience": "patience early_stopping early_stop",
+    "crop_scale": "scale",
+    "horizontal_flip": "hflip fliplr",
+    "auto_augment": "aa autoaugment augment",
+    "randaugment_magnitude": "ra_magnitude",
+    "color_jitter": "jitter colorjitter",
+    "random_erasing": "reprob random_erase erasing",
+    "mixup": "mixup_alpha",
+    "cutmix": "cutmix_alpha",
+    "mix_probability": "mixup_prob",
+    "mix_switch_probability": "mixup_switch_prob",
+    "mix_off_epoch": "mixup_off_epoch close_mosaic",
+    "drop_path": "drop_path_rate stochastic_depth_prob",
+    "ema_decay": "model_ema_decay ema model_ema",
+    "gradient_checkpointing": "grad_checkpointing checkpointing",
+    "torch_compile": "compile torchcompile",
+    "report_to": "logger tracker log_wandb wandb",
+    "logging_steps": "log_interval log_every_n_steps print_freq",
+    "save_total_limit": "checkpoint_hist",
+    "use_cpu": "cpu",
+    "tune": "freeze freeze_backbone method",
+    "lora_rank": "lora_r rank",
+    "run_name": "experiment exp_name name",
+    "image_column": "image_key input_key",
+    "label_column": "target_key label_key",
+    "seed": "random_seed manual_seed random_state",
+}
+
+OTHER_NAMES = {
+    name: f"it is called {key}" for key, names in CALLED.items() for name in names.split()
+}
+
+OTHER_NAMES |= {
+    "checkpoint": "weights to start from are model, a run to go on with is resume_from_checkpoint",
+    "ckpt": "weights to start from are model, a run to go on with is resume_from_checkpoint",
+    "warmup_epochs": "it is called warmup_steps, in steps, or below 1 as a share of all steps",
+    "warmup": "it is called warmup_steps, in steps, or below 1 as a share of all steps",
+    "lr_warmup_epochs": "it is called warmup_steps, in steps, or below 1 as a share of all steps",
+    "save_period": "it is called save_steps, in steps; save_strategy epoch, the default, needs none",
+    **dict.fromkeys(("amp", "half", "precision", "mixed_precision", "dtype"), _PRECISION),
+    **dict.fromkeys(
+        ("accumulate_grad_batches", "grad_accum_steps", "accum_steps", "accum_iter"), _DERIVED
+    ),
+    **dict.fromkeys(
+        ("device", "gpus", "gpu", "num_gpus", "devices", "nproc_per_node", "world_size"),
+        "food101 train uses all GPUs that it sees: choose with CUDA_VISIBLE_DEVICES, or use_cpu",
+    ),
+    **dict.fromkeys(
+        ("num_classes", "nb_classes", "num_labels", "nc", "classes"),
+        "labels come from the data set; see label_column",
+    ),
+    **dict.fromkeys(
+        ("max_train_samples", "max_eval_samples", "limit"),
+        "there is none: give a smaller data set, or fewer max_steps",
+    ),
+    **dict.fromkeys(("cache_dir", "model_cache_dir"), "set HF_HOME in the environment"),
+    "token": "tokens come from `hf auth login` or HF_TOKEN, never from a recipe",
+    "trust_remote_code": "code from the Hub is never run in training",
+    "ignore_mismatched_sizes": "a head of other labels is replaced by itself",
+    "image_processor_name": "the image processor comes from model",
+    "config": "the recipe is the first word: food101 train RECIPE",
+    "recipe": "the recipe is the first word: food101 train RECIPE",
+    "project_name": "it is called project",
+}
+
 # Keys that may differ between a run and its resumption: they change where and how fast, not what.
 FREE_KEYS = {
     "output_dir",
@@ -96,6 +196,7 @@ FREE_KEYS = {
     "eval_cache_gb",
     "dataloader_num_workers",
     "dataloader_persistent_workers",
+    "dataloader_pin_memory",
     "dataloader_prefetch_factor",
     "logging_steps",
     "save_total_limit",
@@ -113,9 +214,8 @@ def default_values() -> dict[str, Any]:
 
     A run of an older version, which did not know a key yet, ran as it does with the default.
     """
-    return {
-        field.name: default_of(field) for kind in _CLASSES for field in dataclasses.fields(kind)
-    }
+    kinds = (*_CLASSES, RangedKeys)  # of the last a record has those that its recipe named
+    return {field.name: default_of(field) for kind in kinds for field in dataclasses.fields(kind)}
 
 
 def is_same_value(key: str, before: Any, after: Any) -> bool:
@@ -134,48 +234,3 @@ def is_same_value(key: str, before: Any, after: Any) -> bool:
 def _resolved(dataset: str) -> Path | str:
     path = Path(dataset).expanduser()
     return path.resolve() if path.exists() else dataset
-
-
-def without_nulls(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """Remove from command-line words the keys whose value is null; return both.
-
-    >>> without_nulls(["--model", "null", "--seed", "1"])
-    (["--seed", "1"], ["model"])
-
-    Args:
-        overrides: words after the recipe's name.
-
-    Returns:
-        The other words in their order, and the names of the keys, with underscores.
-    """
-    kept, keys, words = [], [], iter(enumerate(overrides))
-    for i, word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            value = overrides[i + 1] if i + 1 < len(overrides) else ""
-        if not word.startswith("--") or value != "null":
-            kept.append(word)
-            continue
-        keys.append(key[2:].replace("-", "_"))
-        if not equals:
-            next(words)
-    return kept, keys
-
-
-def as_argv(key: str, value: Any) -> list[str]:
-    """Write a key and its value from a YAML file as words of a command line.
-
-    None gives no word, so that the default stays; a mapping becomes JSON.
-
-    >>> as_argv("crop_scale", [0.08, 1])
-    ["--crop_scale", "0.08", "1"]
-    """
-    if value is None:
-        return []
-    if isinstance(value, bool) and key.endswith("_strategy"):
-        value = "no" if value is False else "yes"  # YAML reads a bare `no` as false
-    if isinstance(value, dict):
-        return [f"--{key}={json.dumps(value)}"]
-    if isinstance(value, list):
-        return [f"--{key}", *map(str, value)]
-    return [f"--{key}={value}"]

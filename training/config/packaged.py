@@ -26,7 +26,7 @@ def find_recipe(name: str) -> Path:
         UserError: there is neither; the closest packaged name is suggested.
     """
     names = packaged_recipes()
-    path = RECIPES / f"{name}.yaml" if name in names else Path(name)
+    path = RECIPES / f"{name}.yaml" if name in names else Path(name).expanduser()
     if path.is_file():
         return path
     close = difflib.get_close_matches(name, names, n=1)

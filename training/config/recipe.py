@@ -1,24 +1,28 @@
 """Parse a recipe: YAML gives defaults, the command line overrides, everything is typed and strict.
 
-A recipe is a packaged name (`training/recipes/NAME.yaml`) or a path. Both the file's values and
-the command line go through one argparse parser, so `2e-4` is a number in either place.
+A recipe is a packaged name (`training/recipes/NAME.yaml`) or a path. The file's values and the
+command line's go through one conversion, by the type of the key, so `2e-4` is a number in either place.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
+import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-import yaml
-from transformers import HfArgumentParser
+from accelerate import PartialState
 
 from training.common.errors import UserError
 from training.config.checks import check_method, check_mixing
-from training.config.keys import REMOVED, TAKEN_AWAY, as_argv, without_nulls
-from training.config.packaged import find_recipe, packaged_recipes
+from training.config.following import follow
+from training.config.keys import OTHER_NAMES, REMOVED, TAKEN_AWAY
+from training.config.packaged import packaged_recipes
+from training.config.recipe_file import read_recipe
+from training.config.values import convert, kinds_of
+from training.config.words import read_words, refuse_stray
 from training.data.arguments import DataArguments
 from training.engine.arguments import (
     ExtensionArguments,
@@ -30,6 +34,8 @@ from training.engine.training_arguments import FineTuningArguments, Settings
 from training.input.arguments import Augmentation
 from training.model.arguments import ModelArguments
 from training.probe.arguments import ProbeArguments
+
+logger = logging.getLogger(__name__)
 
 
 class Recipe(NamedTuple):
@@ -57,6 +63,8 @@ class Recipe(NamedTuple):
 # The classes between name and values, in the order of the fields above.
 CLASSES = tuple(kind for kind in get_type_hints(Recipe).values() if dataclasses.is_dataclass(kind))
 
+KINDS = kinds_of(CLASSES)
+
 
 def parse_recipe(argv: list[str]) -> Recipe:
     """Parse a recipe and what the command line says over it.
@@ -75,70 +83,70 @@ def parse_recipe(argv: list[str]) -> Recipe:
         raise UserError(
             f"which recipe? give one of {', '.join(packaged_recipes())}, or the path of a YAML file"
         )
-    name, (overrides, taken_back) = argv[0], without_nulls(argv[1:])
-    file_values = read_recipe(name)
-    if any(word.split("=", 1)[0] == "--model" for word in argv[1:]):
-        file_values.pop("model_revision", None)  # of the file's own model
-    _check_keys(list(file_values), f"recipe {name}")
-    _check_keys(taken_back, "the command line")
-    file_values |= dict.fromkeys(taken_back)
-    given = [a[2:].split("=", 1)[0].replace("-", "_") for a in overrides if a.startswith("--")]
-    _check_keys(given, "the command line")
-    file_argv = [token for key, value in file_values.items() for token in as_argv(key, value)]
-    if file_values.get("output_dir") is None:
-        file_argv += ["--output_dir", f"runs/{Path(name).stem}"]
-    *arguments, stray = _parser().parse_args_into_dataclasses(
-        file_argv + overrides, look_for_args_file=False, return_remaining_strings=True
-    )
-    if stray:
-        raise UserError(f"{stray[0]} (the command line) stands alone: write --key value")
-    chosen = {*file_values, *given, "output_dir"}
-    named = {*given, *(key for key, value in file_values.items() if value is not None)}
-    recipe = Recipe(Path(name).stem, *arguments, values=_resolved(arguments, chosen))
+    name, file, line = argv[0], _read_file(argv[0]), _read_line(argv[1:])
+    file, notes = follow(file, line)
+    values = {key: value for key, value in {**file, **line}.items() if value is not None}
+    stem = Path(name).expanduser().stem
+    values.setdefault("output_dir", f"runs/{stem}")
+    arguments = [
+        kind(**{each.name: values[each.name] for each in fields(kind) if each.name in values})
+        for kind in CLASSES
+    ]
+    recipe = Recipe(stem, *arguments, values=_resolved(arguments, {*file, *values}))
     recipe.training.other_keys = recipe.values
     check_mixing(recipe.augmentation, recipe.training)
-    check_method(recipe.values, named)
+    check_method(recipe.values, set(values))
+    if PartialState().is_main_process:
+        for note in notes:
+            logger.info("%s: %s", stem, note)
     return recipe
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """Read the file of a recipe.
+def _read_file(name: str) -> dict[str, Any]:
+    """Read the keys of a recipe's file; a value that is null is None."""
+    written = read_recipe(name)
+    _check_keys(list(written), f"recipe {name}")
+    return {
+        key: None if value is None else convert(key, KINDS[key], text)
+        for key, (value, text) in written.items()
+    }
 
-    Args:
-        name: a packaged name or a path.
 
-    Returns:
-        Its keys and values as YAML reads them, unchecked; {} of an empty file.
-
-    Raises:
-        UserError: there is no such file, or it holds something other than `key: value` lines.
-    """
-    path = find_recipe(name)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} is not a recipe: it must be `key: value` lines")
-    return {str(key): value for key, value in values.items()}
+def _read_line(argv: list[str]) -> dict[str, Any]:
+    """Read the keys of a command line; a value that is null, as the word, is None."""
+    where, found = "the command line", {}
+    for key, words in read_words(argv).items():
+        switch = key.removeprefix("no_")
+        if switch != key and switch in known_keys():
+            if words or KINDS[switch].type is not bool:
+                raise UserError(f"{key} ({where}) is for switches, alone: write --{switch} value")
+            key, words = switch, ["false"]
+        _check_keys([key], where)
+        kind = KINDS[key]
+        if not words and (kind.type is bool or key == "fsdp"):
+            words = ["true"]
+        if len(words) > 1 and not kind.is_list:
+            refuse_stray(words[1])
+        found[key] = None if words == ["null"] else convert(key, kind, words)
+    return found
 
 
 def known_keys() -> set[str]:
     """Name every key that a recipe may have, those of TrainingArguments included."""
-    names = {f.name for cls in CLASSES for f in dataclasses.fields(cls) if f.init}
-    return {name for name in names if name not in TAKEN_AWAY and not name.startswith("_")}
+    return {name for name in KINDS if name not in TAKEN_AWAY and not name.startswith("_")}
 
 
 def _check_keys(keys: list[str], where: str) -> None:
     known = known_keys()
     for key in keys:
-        key = key[3:] if key.startswith("no_") and key[3:] in known else key
         if key in known:
             continue
         if key in TAKEN_AWAY:
             raise UserError(f"{key} ({where}) is not a key here: {TAKEN_AWAY[key]}")
         if key in REMOVED:
             raise UserError(f"{key} ({where}) no longer exists: {REMOVED[key]}")
+        if key in OTHER_NAMES:
+            raise UserError(f"{key} ({where}) is not a key here: {OTHER_NAMES[key]}")
         close = difflib.get_close_matches(key, known, n=1)
         hint = (
             f"did you mean {close[0]}?" if close else "`food101 train --help` lists the usual ones"
@@ -146,23 +154,9 @@ def _check_keys(keys: list[str], where: str) -> None:
         raise UserError(f"unknown key {key} ({where}): {hint}")
 
 
-class _Parser(HfArgumentParser):
-    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
-        """Leave out what argparse does not know: HfArgumentParser hands over a field's metadata."""
-        kwargs.pop("key", None)
-        return super().add_argument(*args, **kwargs)
-
-    def error(self, message: str) -> None:
-        raise UserError(re.sub(r"^argument --(\w+)(/\S+)?:", r"key \1:", message))
-
-
-def _parser() -> HfArgumentParser:
-    return _Parser(CLASSES, allow_abbrev=False, add_help=False)
-
-
 def _resolved(arguments: list[Any], chosen: set[str]) -> dict[str, Any]:
     """Collect the values of every key of this project, and of the chosen ones of TrainingArguments."""
     *own, training = arguments
-    kept = {each.name for each in dataclasses.fields(TrainerKeys)} | (chosen & known_keys())
+    kept = {each.name for each in fields(TrainerKeys)} | (chosen & known_keys())
     values = {name: value for each in own for name, value in dataclasses.asdict(each).items()}
     return {**values, **{k: v for k, v in training.to_dict().items() if k in kept}}

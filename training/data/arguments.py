@@ -47,7 +47,9 @@ class DataArguments:
         give="a share between 0 and 1",
         usual=True,
     )
-    split_seed: int = key(0, "seed of what is cut from the train split")
+    split_seed: int = key(
+        0, "seed of what is cut from the train split", at_least=0, at_most=2**32 - 1
+    )
     label_names: list[str] | None = key(
         None, "names of labels that are numbers: a list, or one file with a name a line"
     )

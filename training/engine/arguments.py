@@ -14,6 +14,7 @@ from training.common.errors import UserError
 METHODS = ("full", "linear_probe", "probe_then_full", "lora")
 LOSSES = ("cross_entropy", "generalized_cross_entropy")
 MAX_RATE = 1e6  # far beyond use; float32 ends much further on
+MAX_SEED = 2**32 - 1  # numpy's
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,10 @@ class ExtensionArguments:
 
 @dataclass
 class TrainerKeys:
-    """The fields of TrainingArguments that have another default, range or help here, and two new ones.
+    """The fields of TrainingArguments that have another default or help here, and two new ones.
 
-    Every other field of TrainingArguments is a key under its own name, as transformers has it.
+    Every other field of TrainingArguments is a key under its own name, as transformers has it but for
+    the ranges in `RangedKeys`.
     """
 
     output_dir: str | None = key(
@@ -150,11 +152,12 @@ class TrainerKeys:
         None, "last, or the folder of a checkpoint", usual=True
     )
     total_train_batch_size: int = key(
-        64, "images in one optimizer step, over all processes", usual=True
+        64, "images in one optimizer step, over all processes", at_least=1, usual=True
     )
     per_device_train_batch_size: int | None = key(
         None,
         "images at once on one device; the rest is accumulated",
+        at_least=1,
         usual=True,
     )
     per_device_eval_batch_size: int | None = key(
@@ -167,13 +170,23 @@ class TrainerKeys:
         give="a number from 0 up",
         usual=True,
     )
-    max_steps: int = key(-1, "stop after so many optimizer steps instead; -1 never", usual=True)
+    max_steps: int = key(
+        -1,
+        "stop after so many optimizer steps instead; -1 never",
+        at_least=-1,
+        give="a whole number, or -1",
+        usual=True,
+    )
     learning_rate: float = key(
         5e-5, "peak learning rate", at_least=0, give="a number from 0 up", usual=True
     )
     lr_scheduler_type: str = key("cosine", "learning rate schedule")
     warmup_steps: float = key(
-        0, "steps of a linear warm-up; below 1 it is a share of all steps", usual=True
+        0,
+        "steps of a linear warm-up; below 1 it is a share of all steps",
+        at_least=0,
+        give="a number from 0 up",
+        usual=True,
     )
     weight_decay: float = key(
         0.0,
@@ -185,11 +198,19 @@ class TrainerKeys:
         1.0, "norm that gradients are clipped to; 0 is off", at_least=0, give="a number from 0 up"
     )
     label_smoothing_factor: float = key(0.0, "label smoothing", at_least=0, below=1)
-    seed: int = key(42, "seed of the first weights", usual=True)
-    data_seed: int | None = key(0, "seed of order, crops and flips; null is seed")
-    eval_strategy: str = key("epoch", "when to score the selection slice: no, steps or epoch")
-    save_strategy: str = key("epoch", "when to write a checkpoint: no, steps, epoch or best")
-    save_total_limit: int | None = key(2, "checkpoints kept; the best stays")
+    seed: int = key(42, "seed of the first weights", at_least=0, at_most=MAX_SEED, usual=True)
+    data_seed: int | None = key(
+        0, "seed of order, crops and flips; null is seed", at_least=0, at_most=MAX_SEED
+    )
+    eval_strategy: str = key(
+        "epoch", "when to score the selection slice", choices=("no", "steps", "epoch")
+    )
+    save_strategy: str = key(
+        "epoch", "when to write a checkpoint", choices=("no", "steps", "epoch", "best")
+    )
+    save_total_limit: int | None = key(
+        2, "checkpoints kept; the best stays", at_least=1, note=", or null to keep all"
+    )
     load_best_model_at_end: bool = key(True, "keep the selected weights, not the last ones")
     metric_for_best_model: str | None = key("top1", "what selects: a metric, or loss")
     early_stopping_patience: int | None = key(
@@ -208,10 +229,74 @@ class TrainerKeys:
     )
     torch_compile: bool = key(False, "compile the network for training", usual=True)
     report_to: list[str] = key(["tensorboard"], "trackers; none for no tracker")
-    dataloader_num_workers: int = key(-1, "processes that decode images; -1 chooses from the cores")
+    dataloader_num_workers: int = key(
+        -1,
+        "processes that decode images; -1 chooses from the cores",
+        at_least=-1,
+        give="a whole number, or -1 to choose it from the cores",
+    )
+    dataloader_pin_memory: bool | None = key(
+        None, "pin a batch's memory for its copy to the GPU; null: where a GPU is used"
+    )
     dataloader_persistent_workers: bool = key(True, "keep workers between epochs")
     remove_unused_columns: bool = key(False, "fixed")
     # The filter replaces a NaN loss by an average and waits for the device at every step.
     logging_nan_inf_filter: bool = key(False, "fixed")
     # Every parameter of a classifier gets a gradient in every step: the extra graph pass buys nothing.
     ddp_find_unused_parameters: bool | None = key(False, "search for parameters without a gradient")
+
+
+@dataclass
+class RangedKeys:
+    """The fields of TrainingArguments that have a range here, and the default that they have there.
+
+    Beyond it they would fail after the data are read, or train to nothing. run.json names them only
+    where a recipe does.
+    """
+
+    adam_beta1: float = key(0.9, "decay of Adam's mean of gradients", at_least=0, below=1)
+    adam_beta2: float = key(0.999, "decay of Adam's mean of their squares", at_least=0, below=1)
+    adam_epsilon: float = key(1e-8, "Adam's epsilon", at_least=0, give="a number from 0 up")
+    neftune_noise_alpha: float | None = key(
+        None, "noise on the embeddings (NEFTune)", at_least=0, give="a number from 0 up"
+    )
+    torch_empty_cache_steps: int | None = key(
+        None, "steps between two times that the GPU's cache is emptied", at_least=1
+    )
+    logging_strategy: str = key(
+        "steps", "when to log the training loss", choices=("no", "steps", "epoch")
+    )
+    logging_steps: float = key(
+        500,
+        "steps between two lines of the log; below 1 a share of all steps",
+        above=0,
+        give="a number of steps, or below 1 a share of all",
+    )
+    eval_steps: float | None = key(
+        None,
+        "steps between two scorings, with eval_strategy steps; null is logging_steps",
+        above=0,
+        give="a number of steps, or below 1 a share of all",
+    )
+    eval_delay: float = key(
+        0,
+        "epochs or steps before the first scoring",
+        at_least=0,
+        give="a number of epochs or steps, as eval_strategy counts",
+    )
+    eval_accumulation_steps: int | None = key(
+        None, "batches that are scored before their answers leave the device", at_least=1
+    )
+    save_steps: float | None = key(
+        None,
+        "steps between two checkpoints, with save_strategy steps; null is eval_steps, or 500",
+        above=0,
+        give="a number of steps, or below 1 a share of all",
+    )
+    dataloader_prefetch_factor: int | None = key(
+        None, "batches that each worker prepares ahead; null is 4", at_least=1
+    )
+    ddp_bucket_cap_mb: int | None = key(
+        None, "MB of gradients that processes exchange at once", at_least=1
+    )
+    ddp_timeout: int = key(1800, "seconds that processes wait for each other", at_least=1)

@@ -8,6 +8,10 @@ that its last, partial batch never waits for another compilation.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -36,6 +40,27 @@ def check_compilation(backend: str | None, mode: str | None) -> None:
         raise UserError(f"torch_compile_backend is {backend}: give one of {', '.join(backends)}")
     if mode is not None and mode not in COMPILE_MODES:
         raise UserError(f"torch_compile_mode is {mode}: give one of {', '.join(COMPILE_MODES)}")
+
+
+def check_compiler(args: TrainingArguments) -> None:
+    """Refuse torch.compile where what it calls is not installed: g++ on a CPU, triton on a GPU.
+
+    Raises:
+        UserError: inductor is asked for, and it is not there.
+    """
+    if not args.torch_compile or args.torch_compile_backend != "inductor":
+        return
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if args.device.type == "cpu" and sys.platform != "win32" and shutil.which(compiler) is None:
+        raise UserError(
+            f"torch_compile needs {compiler}, which is not installed: install it, or train without "
+            "torch_compile"
+        )
+    if args.device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UserError(
+            "torch_compile needs triton, which is not installed: pip install triton, or train without "
+            "torch_compile"
+        )
 
 
 @contextlib.contextmanager

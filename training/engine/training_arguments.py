@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import torch
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from training.common.arguments import check_ranges
 from training.common.errors import UserError
@@ -18,18 +19,21 @@ from training.engine.arguments import (
     ExtensionArguments,
     LossArguments,
     MethodArguments,
+    RangedKeys,
     TrainerKeys,
 )
-from training.engine.compilation import check_compilation
-from training.evaluation.metrics import LESS_IS_BETTER
+from training.engine.compilation import check_compilation, check_compiler
+from training.engine.packages import check_optimizer, check_schedule, check_trackers
+from training.evaluation.metrics import LESS_IS_BETTER, SUMMARY
 from training.input.arguments import Augmentation
 
-# TrainingArguments with the fields of TrainerKeys in the place of its own.
+# TrainingArguments with the fields of these classes in the place of its own.
 _KeyedArguments = dataclasses.make_dataclass(
     "_KeyedArguments",
     [
-        (each.name, get_type_hints(TrainerKeys)[each.name], copy.copy(each))
-        for each in dataclasses.fields(TrainerKeys)
+        (each.name, get_type_hints(kind)[each.name], copy.copy(each))
+        for kind in (TrainerKeys, RangedKeys)
+        for each in dataclasses.fields(kind)
     ],
     bases=(TrainingArguments,),
 )
@@ -53,9 +57,14 @@ class FineTuningArguments(_KeyedArguments):
             self.greater_is_better = False
         try:
             super().__post_init__()
-        except (ValueError, KeyError) as error:  # transformers names the key and the legal values
+        except (ValueError, KeyError, TypeError, ImportError, OSError) as error:
+            # transformers names the key and the legal values, or what is not installed
             raise UserError(" ".join(str(error).split())) from error
         check_world_size(launched, self.world_size, self.n_gpu)
+        check_trackers(self.report_to)
+        check_optimizer(self)
+        check_schedule(self)
+        check_compiler(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field and the recipe's other keys: what TensorBoard and other trackers record."""
@@ -63,9 +72,26 @@ class FineTuningArguments(_KeyedArguments):
 
     def _check_values(self) -> None:
         check_ranges(self)
+        if self.max_steps == 0:
+            raise UserError("max_steps is 0: give a whole number above 0, or -1 for no limit")
+        for name in ("output_dir", "resume_from_checkpoint"):
+            if getattr(self, name) is not None:
+                setattr(self, name, os.path.expanduser(getattr(self, name)))
         if self.num_train_epochs == 0 and self.max_steps < 1:
             raise UserError("num_train_epochs is 0: nothing would be trained")
+        for name, known in (("lr_scheduler_type", SchedulerType), ("optim", OptimizerNames)):
+            names = [each.value for each in known]
+            if getattr(self, name) not in names:
+                raise UserError(
+                    f"{name} is {getattr(self, name)!r}: give one of {', '.join(names)}"
+                )
+        chooses = (self.metric_for_best_model or "top1").removeprefix("eval_")
+        if chooses not in (*SUMMARY, "loss"):
+            raise UserError(
+                f"metric_for_best_model is {chooses}: give one of {', '.join((*SUMMARY, 'loss'))}"
+            )
         self._check_early_stopping()
+        self._check_checkpoints()
         check_compilation(self.torch_compile_backend, self.torch_compile_mode)
 
     def _check_early_stopping(self) -> None:
@@ -88,12 +114,22 @@ class FineTuningArguments(_KeyedArguments):
                 "which are not the best, would be kept; leave load_best_model_at_end at true"
             )
 
+    def _check_checkpoints(self) -> None:
+        """Let checkpoints be written where the selection slice is scored, if the best is to be kept."""
+        if self.save_steps is None:
+            follows = self.eval_strategy == self.save_strategy == "steps"
+            self.save_steps = (self.eval_steps or self.logging_steps) if follows else 500
+        if not self.load_best_model_at_end or self.save_strategy == "best":
+            return
+        if self.eval_strategy != self.save_strategy:
+            raise UserError(
+                f"eval_strategy {self.eval_strategy} and save_strategy {self.save_strategy} differ: the best "
+                "weights are kept only if they are scored and saved at once; make them the same, or give "
+                "load_best_model_at_end false"
+            )
+
     def _derive_batch(self, world_size: int) -> None:
         total, device = self.total_train_batch_size, self.per_device_train_batch_size
-        if total < 1 or (device is not None and device < 1):
-            raise UserError(
-                f"total_train_batch_size is {total}, per_device {device}: give at least 1"
-            )
         if device is None:
             device = max(1, total // world_size)
         elif device * world_size > total and total % world_size == 0:
@@ -109,7 +145,14 @@ class FineTuningArguments(_KeyedArguments):
         self.gradient_accumulation_steps = total // (device * world_size)
 
     def _choose_workers(self, world_size: int) -> None:
-        self.dataloader_pin_memory = torch.cuda.is_available() and not self.use_cpu
+        on_gpu = torch.cuda.is_available() and not self.use_cpu
+        if self.dataloader_pin_memory and not on_gpu:
+            raise UserError(
+                "dataloader_pin_memory is true and no GPU is used: leave it out, memory is pinned where "
+                "one is"
+            )
+        if self.dataloader_pin_memory is None:
+            self.dataloader_pin_memory = on_gpu
         if self.dataloader_pin_memory and self.accelerator_config is None:
             # By default a batch's copy to the device waits for everything that is queued there.
             self.accelerator_config = {"non_blocking": True}

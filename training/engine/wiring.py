@@ -97,19 +97,14 @@ def selection_metrics() -> Any:
 
 
 def check_trained(splits: Splits, args: FineTuningArguments) -> None:
-    """Refuse too few training images for one global batch, or an unknown selection metric.
+    """Refuse too few training images for one global batch.
 
     Raises:
-        UserError: fewer training images than one global batch, or nothing that selects.
+        UserError: there are fewer than one global batch.
     """
     images = len(splits.train)
     if images < args.total_train_batch_size:
         raise UserError(
             f"total_train_batch_size {args.total_train_batch_size} is more than the {images} training "
             f"images: give --total_train_batch_size {2 ** int(math.log2(images))}"
-        )
-    chooses = (args.metric_for_best_model or "top1").removeprefix("eval_")
-    if chooses not in (*SUMMARY, "loss"):
-        raise UserError(
-            f"metric_for_best_model is {chooses}: give one of {', '.join((*SUMMARY, 'loss'))}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,9 @@ class ModelArguments:
         None, "Hub id or folder to start from; null trains a ViT from scratch", usual=True
     )
     model_revision: str | None = key(None, "commit, tag or branch")
-    model_config: str | None = key(None, "ViTConfig values for training from scratch, as a mapping")
+    model_config: dict[str, Any] | str | None = key(
+        None, "ViTConfig values for training from scratch, as a mapping"
+    )
     image_size: int | None = key(
         None,
         "pixels a side; null: the checkpoint's, or 224",
@@ -45,6 +48,8 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if isinstance(self.model_config, str):
             self.model_config = json_mapping("model_config", self.model_config)
+        if self.model:
+            self.model = os.path.expanduser(self.model)
         if self.model and self.model_config:
             raise UserError(
                 "model and model_config are both set: model_config describes a network from scratch, "

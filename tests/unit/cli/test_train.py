@@ -22,7 +22,7 @@ DERIVED = {
     "dataloader_pin_memory",
     "accelerator_config",
     "greater_is_better",
-    "disable_tqdm",
+    "save_steps",
     "use_cpu",  # set by the test
 }
 

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 from transformers import TrainingArguments
 
-from training.config.keys import FREE_KEYS, REMOVED, TAKEN_AWAY, as_argv, without_nulls
+from training.config.keys import CALLED, FREE_KEYS, OTHER_NAMES, REMOVED, TAKEN_AWAY
 from training.config.recipe import known_keys
 
 
@@ -78,41 +78,45 @@ def test_no_key_is_both_accepted_and_refused():
     assert known_keys() >= FREE_KEYS
 
 
-# ---- as words of a command line ----------------------------------------------------------------
+# ---- names that others have ----------------------------------------------------------------------
+
+
+def test_what_others_call_a_key_is_a_key_under_our_name():
+    assert CALLED.keys() <= known_keys()
+    assert not OTHER_NAMES.keys() & (known_keys() | TAKEN_AWAY.keys() | REMOVED.keys())
+    names = [name for names in CALLED.values() for name in names.split()]
+    assert len(names) == len(set(names)) > 100
+    assert set(names) <= OTHER_NAMES.keys()
 
 
 @pytest.mark.parametrize(
-    ("words", "kept", "keys"),
+    ("name", "key"),
     [
-        ([], [], []),
-        (["--seed", "1"], ["--seed", "1"], []),
-        (["--model", "null"], [], ["model"]),
-        (["--model=null", "--seed", "1"], ["--seed", "1"], ["model"]),
-        (["--image-size", "null", "--ema_decay=null"], [], ["image_size", "ema_decay"]),
-        # Only a whole value takes a key back, and only a key has one.
-        (["--dataset", "nullable", "null"], ["--dataset", "nullable", "null"], []),
-        (["--crop_scale", "0.1", "null"], ["--crop_scale", "0.1", "null"], []),
-        (["--use_cpu"], ["--use_cpu"], []),
+        ("epochs", "num_train_epochs"),
+        ("lr", "learning_rate"),
+        ("batch_size", "total_train_batch_size"),
+        ("batch-size", "total_train_batch_size"),
+        ("output", "output_dir"),
+        ("data", "dataset"),
+        ("workers", "dataloader_num_workers"),
+        ("resume", "resume_from_checkpoint"),
+        ("imgsz", "image_size"),
+        ("opt", "optim"),
+        ("weight-init-value", ""),
     ],
 )
-def test_null_takes_a_key_back(words, kept, keys):
-    assert without_nulls(words) == (kept, keys)
+def test_a_name_of_others_is_told_and_not_taken(refused, name, key):
+    told = f"is not a key here: it is called {key}" if key else "unknown key weight_init_value"
+    for message in (refused("", f"--{name}", "3"), refused(f"{name}: 3")):
+        assert told in message
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("model", None, []),
-        ("seed", 3, ["--seed=3"]),
-        ("learning_rate", "2e-4", ["--learning_rate=2e-4"]),
-        ("tf32", False, ["--tf32=False"]),
-        ("eval_strategy", False, ["--eval_strategy=no"]),
-        ("eval_strategy", "epoch", ["--eval_strategy=epoch"]),
-        ("save_strategy", True, ["--save_strategy=yes"]),
-        ("crop_scale", [0.08, 1], ["--crop_scale", "0.08", "1"]),
-        ("model_config", {"hidden_act": "gelu"}, ['--model_config={"hidden_act": "gelu"}']),
-        ("dataset", "-odd name", ["--dataset=-odd name"]),
-    ],
-)
-def test_a_value_of_a_file_as_words(key, value, words):
-    assert as_argv(key, value) == words
+def test_a_name_for_two_keys_names_both(refused):
+    for name in ("checkpoint", "ckpt"):
+        message = refused("", f"--{name}", "x")
+        assert " model, " in message and "resume_from_checkpoint" in message
+
+
+@pytest.mark.parametrize("key", ["fp16", "amp", "half"])
+def test_precision_is_the_launchers(refused, key):
+    assert "mixed_precision" in refused("", f"--{key}")

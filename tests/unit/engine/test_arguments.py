@@ -6,6 +6,7 @@ import math
 import sys
 
 import pytest
+from transformers import TrainingArguments
 
 from tests.unit.toys import tiny_settings
 from training.common.arguments import default_of, keys_of
@@ -16,6 +17,7 @@ from training.engine.arguments import (
     ExtensionArguments,
     LossArguments,
     MethodArguments,
+    RangedKeys,
     TrainerKeys,
 )
 
@@ -49,6 +51,32 @@ from training.engine.arguments import (
         ("weight_decay", -0.1),
         ("max_grad_norm", -1.0),
         ("per_device_eval_batch_size", 0),
+        ("per_device_train_batch_size", 0),
+        ("total_train_batch_size", -8),
+        ("max_steps", -2),
+        ("warmup_steps", -5.0),
+        ("warmup_steps", math.nan),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("data_seed", 2**32),
+        ("eval_strategy", "never"),
+        ("save_strategy", "always"),
+        ("save_total_limit", 0),
+        ("dataloader_num_workers", -2),
+        ("adam_beta1", 1.0),
+        ("adam_beta2", -0.1),
+        ("adam_epsilon", -1e-8),
+        ("neftune_noise_alpha", -1.0),
+        ("torch_empty_cache_steps", 0),
+        ("logging_strategy", "best"),
+        ("logging_steps", 0.0),
+        ("eval_steps", -1.0),
+        ("eval_delay", -1.0),
+        ("eval_accumulation_steps", 0),
+        ("save_steps", math.inf),
+        ("dataloader_prefetch_factor", 0),
+        ("ddp_bucket_cap_mb", 0),
+        ("ddp_timeout", 0),
     ],
 )
 def test_impossible_values_are_named(tmp_path, key, value):
@@ -67,6 +95,12 @@ def test_impossible_values_are_named(tmp_path, key, value):
         ("lora_dropout", 0.0),
         ("early_stopping_patience", 1),
         ("max_grad_norm", 0.0),
+        ("seed", 2**32 - 1),
+        ("data_seed", 2**32 - 1),
+        ("max_steps", -1),
+        ("save_total_limit", None),
+        ("adam_epsilon", 0.0),
+        ("logging_steps", 0.5),
     ],
 )
 def test_the_ends_of_the_ranges_are_taken(tmp_path, key, value):
@@ -101,9 +135,21 @@ def test_lora_needs_names_and_peft(monkeypatch):
         MethodArguments(tune="lora")
 
 
-@pytest.mark.parametrize("kind", [LossArguments, MethodArguments, ExtensionArguments, TrainerKeys])
+KINDS = [LossArguments, MethodArguments, ExtensionArguments, TrainerKeys, RangedKeys]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_key_has_a_help_and_a_default_that_it_accepts(kind):
     keys = keys_of(kind)
     assert list(keys) == [each.name for each in dataclasses.fields(kind)]
     for each in dataclasses.fields(kind):
         assert keys[each.name].help and keys[each.name].accepts(default_of(each)), each.name
+
+
+def test_a_key_that_only_has_a_range_has_the_default_of_transformers():
+    theirs = {each.name: default_of(each) for each in dataclasses.fields(TrainingArguments)}
+    for each in dataclasses.fields(RangedKeys):
+        if each.name == "save_steps":  # it follows eval_steps, and is 500 there else too
+            continue
+        assert default_of(each) == theirs[each.name], each.name
+    assert not keys_of(RangedKeys).keys() & keys_of(TrainerKeys).keys()

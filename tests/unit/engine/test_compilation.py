@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A compiled step, and a step in TF32."""
 
+import importlib.util
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +16,12 @@ from tests.unit.toys import (
     write_recipe,
 )
 from training.common.errors import UserError
-from training.engine.compilation import COMPILE_MODES, check_compilation, trains_in_tf32
+from training.engine.compilation import (
+    COMPILE_MODES,
+    check_compilation,
+    check_compiler,
+    trains_in_tf32,
+)
 from training.engine.trainer import FoodTrainer
 from training.engine.wiring import build_trainer
 
@@ -37,6 +44,23 @@ def dynamo():
     torch._dynamo.utils.counters.clear()
     yield torch._dynamo.utils.counters
     torch._dynamo.reset()
+
+
+def test_a_compiler_that_is_not_installed_is_refused_before_the_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", str(tmp_path / "no-g++"))
+    with pytest.raises(
+        UserError, match="^torch_compile needs .*no-g\\+\\+, which is not installed: "
+    ):
+        tiny_settings(tmp_path, torch_compile=True)
+    tiny_settings(tmp_path, torch_compile=True, torch_compile_backend="eager")
+    args = SimpleNamespace(
+        torch_compile=True, torch_compile_backend="inductor", device=torch.device("cuda")
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="torch_compile needs triton, .*: pip install triton, or"):
+        check_compiler(args)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    check_compiler(args)
 
 
 @pytest.mark.slow

@@ -68,7 +68,8 @@ def test_accumulation_is_derived(batch, total, device, world_size, expected):
         (64, 16, 3, "64 is not a multiple of per_device_train_batch_size 16 x 3 processes = 48"),
         (64, None, 3, "64 is not a multiple of per_device_train_batch_size 21 x 3 processes = 63"),
         (2, None, 4, "2 is not a multiple of per_device_train_batch_size 1 x 4 processes = 4"),
-        (64, 0, 1, "total_train_batch_size is 64, per_device 0"),
+        (64, 0, 1, "per_device_train_batch_size is 0: give at least 1"),
+        (0, None, 1, "total_train_batch_size is 0: give at least 1"),
     ],
 )
 def test_what_does_not_divide_is_refused_with_the_numbers(
@@ -100,15 +101,53 @@ def test_batches_go_to_a_gpu_without_waiting(tmp_path, monkeypatch):
     arguments = tiny_settings(tmp_path).training
     assert not arguments.dataloader_pin_memory and not arguments.accelerator_config.non_blocking
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    arguments.dataloader_pin_memory = None
     arguments._choose_workers(1)
     assert not arguments.dataloader_pin_memory  # the GPU is not used
     arguments.use_cpu, arguments.accelerator_config = False, None
+    arguments.dataloader_pin_memory = None
     arguments._choose_workers(1)
     assert arguments.dataloader_pin_memory
     assert arguments.accelerator_config == {"non_blocking": True}
     arguments.accelerator_config = {"even_batches": False}  # a recipe's own is left as it is
     arguments._choose_workers(1)
     assert arguments.accelerator_config == {"even_batches": False}
+
+
+def test_memory_is_pinned_as_the_recipe_says(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="^dataloader_pin_memory is true and no GPU is used: leave"):
+        tiny_settings(tmp_path, dataloader_pin_memory=True)
+    arguments = tiny_settings(tmp_path, dataloader_pin_memory=False).training
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    arguments.use_cpu, arguments.accelerator_config = False, None
+    arguments._choose_workers(1)
+    assert arguments.dataloader_pin_memory is False and arguments.accelerator_config is None
+
+
+def test_the_home_folder_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = tiny_arguments("~/run", resume_from_checkpoint="~/run/checkpoint-4")
+    assert arguments.output_dir == str(tmp_path / "run")
+    assert arguments.resume_from_checkpoint == str(tmp_path / "run" / "checkpoint-4")
+
+
+def test_no_step_at_all_is_refused(tmp_path):
+    with pytest.raises(UserError, match="^max_steps is 0: give a whole number above 0, or -1"):
+        tiny_arguments(tmp_path, max_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"accelerator_config": {"split": True}}, "unexpected keyword argument 'split'"),
+        ({"accelerator_config": "nowhere.json"}, "No such file.*nowhere.json"),
+        ({"logging_steps": 1.5}, "logging_steps must be an integer"),
+    ],
+)
+def test_what_transformers_refuses_is_one_line(tmp_path, values, said):
+    with pytest.raises(UserError, match=said) as error:
+        tiny_arguments(tmp_path, **values)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +187,29 @@ def test_a_metric_that_should_be_low_is_known_and_the_recipe_may_contradict(tmp_
     assert tiny_arguments(tmp_path, metric_for_best_model="nll").greater_is_better is False
     contrary = {"metric_for_best_model": "nll", "greater_is_better": True}
     assert tiny_arguments(tmp_path, **contrary).greater_is_better is True
+
+
+def test_an_unknown_metric_is_refused(tmp_path):
+    with pytest.raises(UserError, match="metric_for_best_model is acc: give one of top1, .*, loss"):
+        tiny_arguments(tmp_path, metric_for_best_model="acc")
+    tiny_arguments(tmp_path, metric_for_best_model="eval_nll")
+
+
+def test_the_best_weights_must_be_saved_where_they_are_scored(tmp_path):
+    with pytest.raises(
+        UserError, match="^eval_strategy epoch and save_strategy no differ: .* false$"
+    ):
+        tiny_arguments(tmp_path, save_strategy="no")
+    tiny_arguments(tmp_path, save_strategy="no", load_best_model_at_end=False)
+    tiny_arguments(tmp_path, save_strategy="best")
+
+
+def test_checkpoints_by_steps_follow_the_scorings(tmp_path):
+    by_steps = {"eval_strategy": "steps", "save_strategy": "steps"}
+    assert tiny_arguments(tmp_path, **by_steps, logging_steps=45).save_steps == 45
+    assert tiny_arguments(tmp_path, **by_steps, eval_steps=0.25).save_steps == 0.25
+    assert tiny_arguments(tmp_path, **by_steps, eval_steps=5, save_steps=10).save_steps == 10
+    assert tiny_arguments(tmp_path).save_steps == 500
 
 
 def test_nothing_to_train_is_refused(tmp_path):

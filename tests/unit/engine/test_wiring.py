@@ -34,12 +34,6 @@ def test_fewer_images_than_a_batch_are_refused(trainer_for):
     trainer_for(total_train_batch_size=18)
 
 
-def test_an_unknown_metric_is_refused_before_the_first_step(trainer_for):
-    with pytest.raises(UserError, match="metric_for_best_model is acc: give one of top1, .*, loss"):
-        trainer_for(metric_for_best_model="acc")
-    trainer_for(metric_for_best_model="eval_nll")
-
-
 def test_a_network_without_checkpointing_is_refused(splits, tmp_path):
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3)
     ours = tiny_network()
