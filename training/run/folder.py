@@ -50,6 +50,7 @@ from training.run.record import (
     trained_line,
     warn_of_small_images,
 )
+from training.run.writable import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +75,8 @@ class Run:
 
         Raises:
             UserError: the folder holds something that is no run, a run of another recipe, a finished run
-                of another version of this code, or an unfinished one that is not to be resumed; or
-                there is nothing to resume from.
+                of another version of this code, or an unfinished one that is not to be resumed; there
+                is nothing to resume from; or the folder cannot be written.
         """
         folder = Path(recipe.training.output_dir)
         record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
@@ -90,6 +91,8 @@ class Run:
                 f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, "
                 "or choose another --output_dir"
             )
+        if PartialState().is_main_process:
+            check_writable(folder)
         # Nobody writes before everybody has looked.
         PartialState().wait_for_everyone()
         return cls(recipe, folder, checkpoint, record={}, probe_checkpoint=probe)
