@@ -188,6 +188,15 @@ def _recipe(scored: ScoredRun) -> str:
     """Make a text that is the same for two runs of one recipe and one data set, whatever the seed."""
     # An older record lacks the keys that came later; such a run went as with their defaults.
     recipe = default_values() | fact(scored, "run.recipe")
-    kept = {key: value for key, value in recipe.items() if key not in NOT_THE_RECIPE}
+    kept = {key: _plain(value) for key, value in recipe.items() if key not in NOT_THE_RECIPE}
     data = [fact(scored, f"run.data.{key}") for key in ("dataset", "train_fingerprint")]
     return repr((sorted(kept.items()), data, origin(scored)))
+
+
+def _plain(value: Any) -> Any:
+    """Write numbers as floats, inside lists and mappings too: 0 and 0.0 are one value of a key."""
+    if isinstance(value, dict):
+        return {key: _plain(value[key]) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

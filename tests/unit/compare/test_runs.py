@@ -114,6 +114,18 @@ def test_keys_that_came_later_make_no_other_recipe(pair, tmp_path):
     assert "1 recipe, up to 2 runs of one" in found
 
 
+def test_a_number_is_the_same_as_a_whole_one(pair, tmp_path):
+    recipe = {"learning_rate": 2e-4, "warmup_steps": 0.0, "mixup": 0, "crop_scale": [0.08, 1]}
+    recipe |= {"adam_beta1": 0.9, "eval_delay": 0.0}  # named, with the values of who does not
+    assert "1 recipe, up to 2 runs" in notes_of(pair, tmp_path, run__recipe=recipe)
+
+
+@pytest.mark.parametrize("other", [{"mixup": 1}, {"horizontal_flip": True}, {"crop_scale": [0, 1]}])
+def test_another_value_is_another_recipe(pair, tmp_path, other):
+    recipe = {"learning_rate": 2e-4, **other}
+    assert notes_of(pair, tmp_path, run__recipe=recipe).startswith("ONE RUN OF EACH")
+
+
 def test_keys_that_came_later_tell_recipes_apart(pair, tmp_path):
     recipe = {"learning_rate": 2e-4, "layer_decay": 0.75}
     assert notes_of(pair, tmp_path, run__recipe=recipe).startswith("ONE RUN OF EACH")
