@@ -10,6 +10,7 @@ that a complete one can be told from half a one), `_load_from_checkpoint` and `_
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from training.common.errors import UserError
 from training.common.precision import tf32
+from training.common.signals import Interrupted
 from training.engine.callbacks import (
     EarlyStopping,
     EpochCallback,
@@ -115,17 +117,31 @@ class BaseTrainer(Trainer):
         Raises:
             UserError: a loss is not finite, torch.compile fails, or the checkpoint to resume from was
                 written by another recipe.
+            Interrupted: SIGTERM came, with enable_jit_checkpoint, and its checkpoint is written.
         """
         self.active = self.extensions
         for extension in self.active:
             extension.prepare(self.method)
         with compilation_errors(), tf32(trains_in_tf32(self.args)):
             result = super().train(*args, **kwargs)
+        if self._was_told_to_end():
+            raise Interrupted(signal.SIGTERM)
         for extension in self.active:
             extension.finish(self.loaded_best)
         self.active = ()
         self.method.finish()
         return result
+
+    def _was_told_to_end(self) -> bool:
+        """Tell whether a just-in-time checkpoint ended training: Trainer ends then as if all were done."""
+        if not self.args.enable_jit_checkpoint or self.state.global_step >= self.state.max_steps:
+            return False
+        callbacks = self.callback_handler.callbacks
+        return not any(
+            each.early_stopping_patience_counter >= each.early_stopping_patience
+            for each in callbacks
+            if isinstance(each, EarlyStopping)
+        )
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """Compute the gradients of one batch; remember the first step whose loss is not finite."""

@@ -79,7 +79,11 @@ class Run:
                 is nothing to resume from; or the folder cannot be written.
         """
         folder = Path(recipe.training.output_dir)
-        record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+        try:
+            record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+        except PermissionError:  # a folder on the way may not be entered
+            check_writable(folder)
+            raise
         _refuse_other(folder, record, recipe)
         if record.get("finished"):
             _refuse_other_code(folder, record)

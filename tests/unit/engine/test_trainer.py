@@ -2,6 +2,7 @@
 """The Trainer subclass: decay groups, the weights that are kept, the loss of a batch, how a step is taken."""
 
 import json
+import signal
 import warnings
 from collections import Counter
 from types import SimpleNamespace
@@ -12,12 +13,16 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import TrainerState
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 
 from tests.unit.toys import (
     LABELS,
+    score_as,
     tiny_network,
 )
+from training.common.signals import Interrupted
+from training.engine.checkpoints import complete_checkpoints
 from training.engine.loss import Criterion
 from training.engine.trainer import FoodTrainer, kept_step
 from training.evaluation.scoring import score
@@ -260,3 +265,36 @@ def test_nothing_waits_for_the_device_between_two_logs(trainer_for, further):
     # be counted at the number before it: 1, 2, 3, 5, 6, 7, 10 and 11 are missing.
     assert waits.count[0] == waits.count[9] == 1
     assert set(waits.count) == {0, 4, 8, 9, 12}
+
+
+class Tell(TrainerCallback):
+    """Asks for a just-in-time checkpoint after a step, as SIGTERM does."""
+
+    def __init__(self, trainer: FoodTrainer, step: int) -> None:
+        callbacks = trainer.callback_handler.callbacks
+        (self.jit,) = [each for each in callbacks if isinstance(each, JITCheckpointCallback)]
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        self.jit.jit_manager.is_checkpoint_requested = state.global_step == self.step
+
+
+def test_a_just_in_time_checkpoint_does_not_finish_the_run(trainer_for, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = trainer_for(enable_jit_checkpoint=True, num_train_epochs=3)
+    trainer.add_callback(Tell(trainer, 1))
+    with pytest.raises(Interrupted) as interrupt:
+        trainer.train()
+    assert interrupt.value.exit_code == 143 and trainer.state.global_step < trainer.state.max_steps
+    assert complete_checkpoints(tmp_path / "run")[0].name == "checkpoint-1"
+    assert signal.getsignal(signal.SIGTERM) == before
+    again = trainer_for(enable_jit_checkpoint=True, num_train_epochs=3)
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+    assert again.state.global_step == again.state.max_steps
+
+
+def test_an_early_stop_is_an_end_of_its_own(trainer_for, monkeypatch):
+    trainer = trainer_for(enable_jit_checkpoint=True, early_stopping_patience=1, num_train_epochs=9)
+    score_as(trainer, [0.5, 0.4, 0.3], monkeypatch)
+    trainer.train()
+    assert trainer.state.global_step < trainer.state.max_steps

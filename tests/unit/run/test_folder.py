@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,6 +107,22 @@ def test_a_file_in_the_way(open_run, tmp_path):
     (tmp_path / "there").write_text("mine")
     with pytest.raises(UserError, match="already holds something that is not a run"):
         open_run(tmp_path / "there")
+
+
+def test_a_folder_that_may_not_be_entered(open_run, tmp_path, monkeypatch):
+    def refuse(*_: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(UserError, match="cannot be written .*Permission denied"):
+        Run.open(SimpleNamespace(training=SimpleNamespace(output_dir=str(tmp_path / "x"))))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_data(open_run, tmp_path):
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(UserError, match=f"^output_dir .*: {tmp_path / 'there'} is a file; choose"):
+        open_run(tmp_path / "there" / "run")
 
 
 def test_a_damaged_run_json_is_one_line(open_run, finished):
