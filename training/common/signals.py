@@ -111,7 +111,8 @@ class _Ending:
     def _let_workers_die(self) -> None:
         """Say nothing of workers, which a signal to the whole group reaches too."""
         if hasattr(signal, "SIGCHLD"):  # torch raises where a worker of its DataLoader dies
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # Not SIG_DFL: Python speaks of a race where the signal is on its way already.
+            signal.signal(signal.SIGCHLD, lambda *_: None)
         sys.excepthook = self._on_uncaught
 
     def _on_uncaught(self, *error: Any) -> None:
