@@ -68,7 +68,7 @@ def _launch_several(args: Any) -> int:
 
 
 def machine_options() -> list[str]:
-    """Choose the options of `accelerate launch`: a process for each GPU, or one on the CPU.
+    """Choose the options of `accelerate launch`: a process for each GPU, or one on a Mac or the CPU.
 
     Raises:
         UserError: a launcher has started this process already, and there are several GPUs.
@@ -76,6 +76,8 @@ def machine_options() -> list[str]:
     import torch
 
     common = ["--num_machines", "1", "--dynamo_backend", "no", "--num_cpu_threads_per_process"]
+    if torch.backends.mps.is_available():  # a Mac; its lower precisions were never tried
+        return ["--num_processes", "1", "--mixed_precision", "no", *common]
     if not torch.cuda.is_available():
         # accelerate would count physical cores, one thread where hyper-threads are all there is.
         threads = str(usable_cores())

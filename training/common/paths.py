@@ -60,6 +60,26 @@ def did_you_mean(path: str | os.PathLike) -> str:
     return f"; did you mean {found}?" if changed else ""
 
 
+def refuse_missing(model: str, kinds: str) -> None:
+    """Refuse a path where there is nothing; a Hub id is not asked for.
+
+    Args:
+        model: as it was given.
+        kinds: what could have been given beside a Hub id: "a run, a release folder".
+
+    Raises:
+        UserError: nothing is there; the line suggests what was meant.
+    """
+    if not looks_local(model) or os.path.exists(os.path.expanduser(model)):
+        return
+    hint = did_you_mean(model)
+    first, *rest = model.split("/")
+    if not hint and len(rest) == 1 and first not in ("", ".", "..", "~") and os.path.isdir(first):
+        hint = f" ({first} is a folder here, so it is not looked for on the Hub)"
+    shown = model if model.strip() else repr(model)
+    raise UserError(f"{shown} does not exist: give {kinds} or a Hub id user/name{hint}")
+
+
 def existing_folder(path: str | os.PathLike, kind: str) -> Path:
     """Find a folder that was typed; `~` is the home folder.
 
@@ -113,8 +133,17 @@ def check_writable(path: str | os.PathLike, option: str = "--output", folder: bo
         UserError: it is a folder where a file is meant, or the other way round; the folder above it is
             missing, or nothing can be written there.
     """
-    target = local_path(path)
     kind = "folder" if folder else "file"
+    try:
+        _check_place(path, option, folder, kind)
+    except OSError as error:  # nothing can be written there, or a folder on the way not be entered
+        raise UserError(
+            f"{option} {path}: nothing can be written there ({error.strerror}): give another {kind}"
+        ) from error
+
+
+def _check_place(path: str | os.PathLike, option: str, folder: bool, kind: str) -> None:
+    target = local_path(path)
     if os.path.lexists(target) and not (target.is_dir() if folder else target.is_file()):
         what = "a folder" if target.is_dir() else "no folder" if folder else "no regular file"
         raise UserError(f"{option} {path} is {what}: give the name of a {kind}")
@@ -128,10 +157,5 @@ def check_writable(path: str | os.PathLike, option: str = "--output", folder: bo
         )
     if not above.is_dir():
         raise UserError(f"{option} {path}: {above} is no folder: give another {kind}")
-    try:
-        with tempfile.TemporaryFile(dir=above):  # asks for more than the permission: the disk too
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{option} {path}: nothing can be written in {above} ({error.strerror}): give another {kind}"
-        ) from error
+    with tempfile.TemporaryFile(dir=above):  # asks for more than the permission: the disk too
+        pass

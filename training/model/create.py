@@ -20,7 +20,7 @@ from transformers import (
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from training.common.errors import UserError
-from training.common.paths import local_path, looks_local
+from training.common.paths import local_path, looks_local, refuse_missing
 from training.model.arguments import ModelArguments
 from training.model.head import renew_head, reorder_head, scale_head
 from training.model.initialization import initialize_mimetic
@@ -32,7 +32,6 @@ from training.model.network import (
     load_pretrained,
     preprocessing_of,
     quiet_transformers,
-    refuse_missing,
 )
 from training.model.resolution import at_resolution, resize_processor
 from training.model.weights import head_is_among

@@ -21,7 +21,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from inference.food_classification import Preprocessing
 from training.common.errors import UserError
 from training.common.hub_errors import translated_errors
-from training.common.paths import did_you_mean, local_path, looks_local
+from training.common.paths import local_path, refuse_missing
 from training.model.weights import refuse_pickle, refuse_untrained
 
 
@@ -187,23 +187,3 @@ def model_folder(model: str) -> Path | None:
             f"{model} holds no model: give a finished run, a release folder or a Hub id"
         )
     return None
-
-
-def refuse_missing(model: str, kinds: str) -> None:
-    """Refuse a path where there is nothing; a Hub id is not asked for.
-
-    Args:
-        model: as it was given.
-        kinds: what could have been given beside a Hub id: "a run, a release folder".
-
-    Raises:
-        UserError: nothing is there; the line suggests what was meant.
-    """
-    if not looks_local(model) or os.path.exists(os.path.expanduser(model)):
-        return
-    hint = did_you_mean(model)
-    first, *rest = model.split("/")
-    if not hint and len(rest) == 1 and first not in ("", ".", "..", "~") and os.path.isdir(first):
-        hint = f" ({first} is a folder here, so it is not looked for on the Hub)"
-    shown = model if model.strip() else repr(model)
-    raise UserError(f"{shown} does not exist: give {kinds} or a Hub id user/name{hint}")

@@ -30,6 +30,7 @@ from training.common.errors import UserError
 from training.common.files import read_json, write_json
 from training.common.locks import lock_folder
 from training.common.machine import now, versions
+from training.common.paths import check_writable, refuse_missing
 from training.config.keys import FREE_KEYS, default_values, is_same_value
 from training.config.recipe import Recipe
 from training.data.splits import Splits, encoded_bytes
@@ -50,7 +51,6 @@ from training.run.record import (
     trained_line,
     warn_of_small_images,
 )
-from training.run.writable import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +76,16 @@ class Run:
         Raises:
             UserError: the folder holds something that is no run, a run of another recipe, a finished run
                 of another version of this code, or an unfinished one that is not to be resumed; there
-                is nothing to resume from; or the folder cannot be written.
+                is nothing to resume from; the folder cannot be written; or the model to start from is a path
+                where there is nothing.
         """
         folder = Path(recipe.training.output_dir)
         try:
             record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-        except PermissionError:  # a folder on the way may not be entered
-            check_writable(folder)
-            raise
+        except PermissionError as error:  # also of a folder on the way that may not be entered
+            raise UserError(
+                f"output_dir {folder} cannot be read ({error.strerror}): choose another --output_dir"
+            ) from error
         _refuse_other(folder, record, recipe)
         if record.get("finished"):
             _refuse_other_code(folder, record)
@@ -95,8 +97,10 @@ class Run:
                 f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, "
                 "or choose another --output_dir"
             )
+        if recipe.model.model:
+            refuse_missing(recipe.model.model, "a folder with config.json")
         if PartialState().is_main_process:
-            check_writable(folder)
+            check_writable(folder, option="output_dir", folder=True)
         # Nobody writes before everybody has looked.
         PartialState().wait_for_everyone()
         return cls(recipe, folder, checkpoint, record={}, probe_checkpoint=probe)

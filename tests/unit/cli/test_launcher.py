@@ -28,6 +28,13 @@ def test_without_a_gpu_one_process_has_all_cores(monkeypatch):
     assert options[options.index("--num_cpu_threads_per_process") + 1] == "6"
 
 
+def test_a_mac_trains_on_its_gpu_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    options = machine_options()
+    assert "--cpu" not in options and options[options.index("--mixed_precision") + 1] == "no"
+
+
 @pytest.mark.parametrize(("count", "has_bf16"), [(1, True), (4, True), (2, False)])
 def test_each_gpu_has_a_process(monkeypatch, count, has_bf16):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

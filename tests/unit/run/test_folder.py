@@ -114,14 +114,13 @@ def test_a_folder_that_may_not_be_entered(open_run, tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "is_file", refuse)
-    monkeypatch.setattr(Path, "exists", refuse)
-    with pytest.raises(UserError, match="cannot be written .*Permission denied"):
+    with pytest.raises(UserError, match="x cannot be read .Permission denied.: choose another"):
         Run.open(SimpleNamespace(training=SimpleNamespace(output_dir=str(tmp_path / "x"))))
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_data(open_run, tmp_path):
     (tmp_path / "there").write_text("mine")
-    with pytest.raises(UserError, match=f"^output_dir .*: {tmp_path / 'there'} is a file; choose"):
+    with pytest.raises(UserError, match=f"^output_dir .*: {tmp_path / 'there'} is no folder: give"):
         open_run(tmp_path / "there" / "run")
 
 
