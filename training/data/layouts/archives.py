@@ -8,14 +8,19 @@ an archive that grows as no photographs do.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import lzma
 import os
+import re
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -26,12 +31,25 @@ from training.common.files import sha256_file
 from training.data.array_store import GB, RESERVE, cache_folder
 from training.data.found import Found
 from training.data.layouts.folders import as_dataset
-from training.data.layouts.split_words import split_of_file
-from training.data.layouts.walk import label_of, walk
+from training.data.layouts.split_words import split_of, split_of_file
+from training.data.layouts.walk import Tree, label_of, walk
 
 # Photographs are compressed already: what expands to more than this is no archive of photographs.
 MOST_TIMES, ALWAYS_ALLOWED = 20, GB
 ZIP, TARS = ".zip", (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+# What the standard library raises on damaged, encrypted or unknown content; a decoder of gzip and
+# bzip2 raises an OSError without a number, too.
+DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    UnicodeError,
+)
 
 # (path inside the archive, size in bytes, how to open it)
 Member = tuple[str, int, "contextlib.AbstractContextManager[IO[bytes]]"]
@@ -47,23 +65,46 @@ def is_tar(name: str) -> bool:
     return name.lower().endswith(TARS)
 
 
-def unpack(archives: list[Path]) -> Path:
+def are_parts(archives: list[Path]) -> bool:
+    """Say whether archives are parts of one: their names differ in a last number only.
+
+    Google gives takeout-20240101T000000Z-001.zip and -002.zip. Those of a split are none.
+    """
+    stems = {re.sub(r"[-_. ]*\(?\d+\)?$", "", _stem(path)) for path in archives}
+    return len(archives) > 1 and len(stems) == 1 and split_of(stems.pop()) is None
+
+
+def unpack(archives: list[Path], together: bool = False) -> Path:
     """Unpack archives, or find them unpacked; several go into folders of their names.
 
+    Args:
+        together: all go into one folder.
+
     Raises:
-        UserError: an archive is damaged, encrypted or too large, or wants to write elsewhere.
+        UserError: an archive is damaged, encrypted or too large, wants to write elsewhere, or two of them
+            have one name.
     """
-    digest = hashlib.sha256("\n".join(sha256_file(path) for path in archives).encode()).hexdigest()
+    folders = {path: _stem(path) for path in archives} if not together and archives[1:] else {}
+    twice = [path for path, stem in folders.items() if list(folders.values()).count(stem) > 1]
+    if twice:
+        raise UserError(f"dataset {twice[0]} and {twice[1]} have one name: rename one of them")
+    # What is unpacked into depends on the names too: val.tar may be renamed to test.tar.
+    parts = [f"{sha256_file(path)} {folders.get(path, '')}".strip() for path in archives]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     folder = cache_folder() / "unpacked" / digest
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{digest[:16]}.", dir=folder.parent))
+    seen: set[str] = set()
     try:
         for path in archives:
-            _unpack(path, temporary / _stem(path) if len(archives) > 1 else temporary)
-        with contextlib.suppress(OSError):  # another process was first
+            _unpack(path, temporary / folders.get(path, ""), seen if together else set())
+        try:
             os.rename(temporary, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was first
+                raise
     except OSError as error:
         raise UserError(
             f"dataset {path} cannot be unpacked below {folder.parent}: {error.strerror or error}; free space, or "
@@ -74,16 +115,24 @@ def unpack(archives: list[Path]) -> Path:
     return folder
 
 
+def unpacked_around(folder: Path) -> Path | None:
+    """Return the folder into which the archive that holds `folder` was unpacked; None: it was not in one."""
+    unpacked = (cache_folder() / "unpacked").resolve()
+    inside = [folder.resolve(), *folder.resolve().parents]
+    return next((each for each in inside if each.parent == unpacked), None)
+
+
 def read_webdataset(folder: Path, tars: list[Path]) -> Found | None:
     """Read unpacked tars in which x.jpg lies beside x.cls, x.txt or x.json; None where they do not.
 
-    A label is what .cls or .txt holds, or the entry label, cls or class of .json.
+    A label is what .cls or .txt holds, or the entry label, cls or class of .json. Beside images that
+    lie in several folders a .txt is a caption, or boxes.
     """
     tree = walk(folder)
     beside: dict[str, dict[str, str]] = defaultdict(dict)
     for name in tree.others:
         beside[_key(name)][PurePosixPath(name).suffix.lower()] = name
-    if not any({".cls", ".txt", ".json"} & beside[_key(name)].keys() for name in tree.images):
+    if not _has_labels_beside(tree, [beside.get(_key(name), {}) for name in tree.images], tars):
         return None
     rows, used = defaultdict(list), set()
     for name in tree.images:
@@ -101,6 +150,18 @@ def read_webdataset(folder: Path, tars: list[Path]) -> Found | None:
         faults=tuple(tree.faults),
         root=tree.root,
     )
+
+
+def _has_labels_beside(tree: Tree, beside: list[dict[str, str]], tars: list[Path]) -> bool:
+    if any(".cls" in files for files in beside):
+        return True
+    facts = [files[".json"] for files in beside if ".json" in files][:20]
+    if any(_label(tree.root / name) for name in facts):
+        return True
+    level = 1 if len(tars) > 1 else 0
+    parts = [PurePosixPath(name).parts[level:-1] for name in tree.images]
+    folders = {tuple(part for part in each if not split_of(part)) for each in parts}
+    return len(folders) == 1 and any(".txt" in files for files in beside)
 
 
 def _key(name: str) -> str:
@@ -127,11 +188,11 @@ def _stem(path: Path) -> str:
     return name[: -len(ending)]
 
 
-def _unpack(path: Path, folder: Path) -> None:
+def _unpack(path: Path, folder: Path, seen: set[str]) -> None:
     size = path.stat().st_size
-    room = shutil.disk_usage(folder.parent).free - RESERVE
+    room = shutil.disk_usage(cache_folder()).free - RESERVE
     allowed = max(ALWAYS_ALLOWED, MOST_TIMES * size)
-    total, seen = 0, set()
+    total = 0
     try:
         for name, expands_to, opened in _members(path):
             total += expands_to
@@ -145,19 +206,25 @@ def _unpack(path: Path, folder: Path) -> None:
                 raise UserError(f"dataset {path} holds two files called {name}: unpack it yourself")
             seen.add(name)
             target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with opened as source, target.open("wb") as file:
+            with opened as source, _create(target, name, path) as file:
                 _copy(source, file, expands_to, path)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         reason = str(error).split("\n")[0].rstrip(":- ")  # tarfile lists what it tried
         raise UserError(f"dataset {path} cannot be unpacked: {reason}") from error
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _create(target: Path, name: str, path: Path) -> IO[bytes]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.open("wb")
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            what = "is too long" if error.errno == errno.ENAMETOOLONG else "is a file and a folder"
+            raise UserError(_refused(path, name, what)) from error
+        raise
 
 
 def _copy(source: IO[bytes], file: IO[bytes], size: int, path: Path) -> None:
@@ -177,8 +244,9 @@ def _members(path: Path) -> Iterator[Member]:
             for info in archive.infolist():
                 if stat.S_ISLNK(info.external_attr >> 16):
                     raise UserError(_refused(path, info.filename, "is a link"))
-                if not info.is_dir():
-                    yield _inside(path, _zip_name(info)), info.file_size, archive.open(info)
+                # A folder that Windows wrote ends with its own slash.
+                if not info.is_dir() and not (info.filename[-1:] == "\\" and not info.file_size):
+                    yield _inside(path, _zip_name(path, info)), info.file_size, archive.open(info)
         return
     with tarfile.open(path) as archive:
         for member in archive:
@@ -188,15 +256,25 @@ def _members(path: Path) -> Iterator[Member]:
                 kind = "is a link" if member.issym() or member.islnk() else "is no file"
                 raise UserError(_refused(path, member.name, kind))
             yield _inside(path, member.name), member.size, archive.extractfile(member)
+        while archive.fileobj.read(1 << 20):  # to the checksum at the end
+            pass
 
 
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Read a name as UTF-8 where the archive does not say it is: macOS forgets to."""
-    if info.flag_bits & 0x800:
+def _zip_name(path: Path, info: zipfile.ZipInfo) -> str:
+    """Read a name as UTF-8 where the archive does not say it is: macOS forgets to.
+
+    Raises:
+        UserError: a folder's name is in the encoding of some country's Windows; which one, nothing says.
+    """
+    if info.flag_bits & 0x800 or info.filename.isascii():
         return info.filename
     try:
         return info.filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
+    except UnicodeError as error:
+        folder = info.filename.replace("\\", "/").rpartition("/")[0]
+        if not folder.isascii():
+            why = "is not in UTF-8, so that a label would be misspelt"
+            raise UserError(_refused(path, info.filename, why)) from error
         return info.filename
 
 

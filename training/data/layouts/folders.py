@@ -40,6 +40,12 @@ def read_label_folders(tree: Tree, base: str) -> Found:
             f"{labelled[0]}/ has folders of its own and lies beside {names(f'{o}/' for o in others)}: is it a "
             f"split or a label? Put the other folders into {labelled[0]}/, or rename it"
         )
+    flat = [split for split in splits if split_of(split) != "train" and split not in labelled]
+    if flat and others and not labelled:
+        raise UserError(
+            f"{flat[0]}/ lies beside {names(f'{o}/' for o in others)} and may be a split or a label: put its images "
+            f"in {flat[0]}/LABEL/ and the others in train/LABEL/, or rename it"
+        )
     if splits and not labelled and not others:
         raise UserError(
             f"{splits[0]}/ has no folder for each label: put its images in {splits[0]}/LABEL/, or give a "
@@ -49,7 +55,14 @@ def read_label_folders(tree: Tree, base: str) -> Found:
         rows, left_out = _splits_above(images, splits)
         layout = f"{_slashes(splits)} with a folder for each label"
         level = 2
-    elif all(len(parts) > 2 and split_of(parts[1]) for parts in images.values()):
+    elif below := {p[0]: p[1] for p in images.values() if len(p) > 2 and split_of(p[1])}:
+        without = [top for top in tops if top not in below]
+        if without:
+            top = min(below)
+            raise UserError(
+                f"{top}/{below[top]}/ is named like a split, and {names(f'{w}/' for w in without)} has none: give "
+                f"each label folders for splits, or none; or give the path of {top}/ if it holds the data"
+            )
         rows, left_out = _splits_below(images)
         layout, level = "a folder for each label, with one for each split in it", 1
     else:
@@ -107,9 +120,14 @@ def _splits_above(
 
 def _splits_below(images: dict[str, tuple[str, ...]]) -> tuple[dict[str, Rows], list[LeftOut]]:
     rows: dict[str, Rows] = defaultdict(list)
+    left_out = []
     for name, parts in images.items():
-        rows[split_of(parts[1])].append((name, label_of(parts[0])))
-    return dict(rows), []
+        split = split_of(parts[1]) if len(parts) > 2 else None
+        if split is None:
+            left_out.append(LeftOut(name, kind_of(name), "in no folder of a split"))
+        else:
+            rows[split].append((name, label_of(parts[0])))
+    return dict(rows), left_out
 
 
 def _no_splits(images: dict[str, tuple[str, ...]]) -> tuple[dict[str, Rows], list[LeftOut]]:

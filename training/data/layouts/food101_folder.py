@@ -69,13 +69,13 @@ def _read_list(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
             return [entry for entries in json.loads(text).values() for entry in entries]
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return [line.strip() for line in text.split("\n") if line.strip()]
     except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is no list of Food-101: {error}") from error
+        raise UserError(f"{path} is no list of Food-101: {' '.join(str(error).split())}") from error
 
 
 def _order(folder: Path) -> tuple[str, ...] | None:
     path = folder / "meta" / "classes.txt"
     if not path.is_file():
         return None
-    return tuple(label_of(line.strip()) for line in path.read_text("utf-8").split("\n") if line)
+    return tuple(dict.fromkeys(label_of(line) for line in _read_list(path)))

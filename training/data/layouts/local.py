@@ -9,7 +9,13 @@ from training.common.errors import UserError
 from training.common.paths import did_you_mean
 from training.data.arguments import DataArguments
 from training.data.found import Found, LeftOut
-from training.data.layouts.archives import is_archive, is_tar, read_webdataset, unpack
+from training.data.layouts.archives import (
+    are_parts,
+    is_archive,
+    is_tar,
+    read_webdataset,
+    unpack,
+)
 from training.data.layouts.folders import read_label_folders
 from training.data.layouts.food101_folder import is_food101_folder, read_food101_folder
 from training.data.layouts.saved import has_configs, is_saved, read_configured, read_saved
@@ -95,11 +101,10 @@ def _read_metadata(tree: Tree, base: str, args: DataArguments) -> Found | None:
 
 
 def _read_archives(archives: list[Path], args: DataArguments) -> Found:
-    folder = unpack(archives)
     if all(is_tar(path.name) for path in archives):
-        if found := read_webdataset(folder, archives):
+        if found := read_webdataset(unpack(archives), archives):
             return found
-    return read_folder(folder, args)
+    return read_folder(unpack(archives, together=are_parts(archives)), args)
 
 
 def _read_glob(pattern: str, args: DataArguments) -> Found:
@@ -116,7 +121,9 @@ def _bases(tree: Tree) -> list[str]:
     """List the folder itself, "", and those inside that alone hold everything, from the outside in."""
     content = [
         *tree.images,
-        *(n for n in tree.others if is_table(n) or is_archive(Path(n)) or n.endswith(".arrow")),
+        *(n for n in tree.others if is_table(n) or n.endswith(".arrow")),
+        # An archive beside images is what they came out of.
+        *(n for n in tree.others if is_archive(Path(n)) and not tree.images),
     ]
     bases, base = [""], ""
     while True:

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders for labels: which level is which, and what lies beside."""
 
+from pathlib import Path
+
+import pytest
+
 from tests.unit.data.layouts.made import deeper, found_counts, photo, photos, write
+from training.common.errors import UserError
 from training.data.arguments import DataArguments
 from training.data.layouts.folders import read_label_folders
 from training.data.layouts.walk import walk
@@ -51,3 +56,35 @@ def test_paths_are_told_relative_to_the_data_set(tmp_path):
     root = deeper(tmp_path / "d", photos())
     _, found = load_source(DataArguments(dataset=str(root)))
     assert found.root == root.resolve()
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(UserError) as error:
+        found_counts(root)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def lay_out(root: Path, *files: str) -> Path:
+    for i, name in enumerate(files):
+        write(root / name, photo(i))
+    return root
+
+
+def test_flat_test_images_beside_labels_are_no_label(tmp_path):
+    root = lay_out(tmp_path / "d", "pizza/1.jpg", "sushi/1.jpg", "test/1.jpg")
+    assert "test/ lies beside pizza/, sushi/ and may be a split or a label" in refusal(root)
+
+
+def test_splits_below_labels_survive_a_loose_image(tmp_path):
+    below = [f"{label}/{split}/1.jpg" for label in "ab" for split in ("train", "test")]
+    root = lay_out(tmp_path / "d", *below, "cover.jpg", "a/loose.jpg", "a/phone/2.jpg")
+    assert found_counts(root) == {s: {"a": 1, "b": 1} for s in ("train", "test")}
+    _, found = load_source(DataArguments(dataset=str(root)))
+    loose = ["a/loose.jpg", "a/phone/2.jpg", "cover.jpg"]
+    assert [each.path for each in found.left_out] == loose
+
+
+def test_a_split_below_one_label_only_is_a_question(tmp_path):
+    root = lay_out(tmp_path / "d", "data/train/a/1.jpg", "data/train/b/1.jpg", "docs/figure.png")
+    assert "data/train/ is named like a split, and docs/ has none" in refusal(root)

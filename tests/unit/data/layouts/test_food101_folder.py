@@ -3,7 +3,15 @@
 
 import pytest
 
-from tests.unit.data.layouts.made import LABELS, food101_folder, photo, photos, write
+from tests.unit.data.layouts.made import (
+    LABELS,
+    counts_of,
+    food101_folder,
+    found_counts,
+    photo,
+    photos,
+    write,
+)
 from training.common.errors import UserError
 from training.data.arguments import DataArguments
 from training.data.labels import name_labels
@@ -41,3 +49,25 @@ def test_a_damaged_list_is_named(tmp_path):
     write(root / "meta" / "train.json", b"[")
     with pytest.raises(UserError, match="train.json is no list of Food-101"):
         load_source(DataArguments(dataset=str(root)))
+
+
+def test_the_list_of_labels_may_be_damaged_or_say_one_twice(tmp_path):
+    root = food101_folder(tmp_path / "d", photos())
+    args = DataArguments(dataset=str(root))
+    write(root / "meta" / "classes.txt", "\n".join([*LABELS[::-1], LABELS[0]]).encode())
+    _, found = load_source(args)
+    assert name_labels(found, ["train", "test"], args).names == LABELS[::-1]
+    write(root / "meta" / "classes.txt", b"cr\xe8me\n")
+    with pytest.raises(UserError, match="classes.txt is no list of Food-101"):
+        load_source(args)
+
+
+def test_as_torchvision_leaves_it(tmp_path):
+    """The archive stays beside what came out of it."""
+    root, each = tmp_path / "d", photos()
+    food101_folder(root, each, "json", "food-101")
+    for name in ("food-101.tar.gz", "food-101/license_agreement.txt", "food-101/README.txt"):
+        write(root / name, b"x")
+    assert found_counts(root) == counts_of(each)
+    _, found = load_source(DataArguments(dataset=str(root)))
+    assert "food-101.tar.gz" in {e.path for e in found.left_out}
