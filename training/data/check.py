@@ -14,9 +14,9 @@ from typing import Any
 from PIL import Image
 
 from training.data.arguments import DataArguments
-from training.data.found import SHOWN, LeftOut, count_kinds, names
+from training.data.found import SHOWN, count_kinds, names, plain
 from training.data.loading import load_splits
-from training.data.splits import Split, Splits, encoded_bytes
+from training.data.splits import Inventory, Split, Splits, encoded_bytes
 
 # Keys that the command repeats where they were given.
 SAID = (
@@ -74,7 +74,7 @@ def check(args: DataArguments, where: str) -> Checked:
     """
     splits = load_splits(args, quiet=True)
     parts = {"train": splits.originals, "selection": splits.selection, "test": splits.test}
-    options = " --undecodable_images skip" if stops(splits.inventory.left_out) else ""
+    options = " --undecodable_images skip" if splits.inventory.unusable else ""
     for key in SAID:
         if not args.is_default(key):
             value = getattr(args, key)
@@ -88,13 +88,6 @@ def check(args: DataArguments, where: str) -> Checked:
         count_copies(parts),
         f"food101 train {recipe} --dataset {where}{keys.format(batch=batch)}{options}",
     )
-
-
-def stops(left_out: Iterable[LeftOut]) -> list[LeftOut]:
-    """Choose from what was left out the images that training would stop at."""
-    # Files that are no images, or lie outside, are left out in any case.
-    harmless = ("no image", "hidden", "in no ", "beside ", "not beside", "broken link", "link to")
-    return [each for each in left_out if not each.reason.startswith(harmless)]
 
 
 def recipe_for(photographs: int) -> tuple[str, str]:
@@ -145,7 +138,7 @@ def render(checked: Checked) -> str:
     lines += _label_lines(splits)
     lines += _picture_lines(checked.pictures)
     lines += [f"equal      {count:,} {what}" for what, count in checked.copies.items()]
-    lines += _left_out_lines(inventory.left_out, inventory.num_found)
+    lines += _left_out_lines(inventory)
     lines += _advice(splits)
     return "\n".join([*lines, "", "to train:", f"  {checked.command}"])
 
@@ -195,7 +188,8 @@ def _picture_lines(pictures: Pictures) -> list[str]:
     ]
 
 
-def _left_out_lines(left_out: tuple[LeftOut, ...], found: int) -> list[str]:
+def _left_out_lines(inventory: Inventory) -> list[str]:
+    left_out, found, fatal = inventory.left_out, inventory.num_found, inventory.unusable
     if not left_out:
         return [f"left out   nothing of {found:,} found"]
     lines = [f"left out   {len(left_out):,} of {found:,} found"]
@@ -204,12 +198,11 @@ def _left_out_lines(left_out: tuple[LeftOut, ...], found: int) -> list[str]:
         by_kind[next(iter(count_kinds([each])))].append(each.path)
     for kind in count_kinds(left_out):
         lines.append(f"  {len(by_kind[kind]):6,} {kind}: {names(by_kind[kind])}")
-    fatal = stops(left_out)
     if fatal:
         lines.append(
             f"training stops at {len(fatal):,} of them unless --undecodable_images is skip:"
         )
-        lines += [f"  {each.path}: {each.reason}" for each in fatal[:SHOWN]]
+        lines += [f"  {plain(f'{each.path}: {each.reason}')}" for each in fatal[:SHOWN]]
         lines += [f"  and {len(fatal) - SHOWN:,} more"] if len(fatal) > SHOWN else []
     return lines
 
@@ -240,6 +233,7 @@ def as_json(checked: Checked) -> dict[str, Any]:
         },
         "unused_splits": splits.inventory.unused,
         "left_out": [vars(each) for each in splits.inventory.left_out],
+        "num_unusable": len(splits.inventory.unusable),
         "copies": checked.copies,
         "formats": dict(checked.pictures.formats),
         "modes": dict(checked.pictures.modes),

@@ -84,8 +84,15 @@ def say_left_out(left_out: Iterable[LeftOut], found: int) -> str:
     return f"{len(each):,} of {found:,} left out: {kinds}; first: {names(e.path for e in each)}"
 
 
+def plain(text: str) -> str:
+    r"""Write a name so that it stays on its line: control characters as \n, \x1b and the like."""
+    return "".join(
+        c if c >= " " and c not in "\x7f\x85\u2028\u2029" else repr(c)[1:-1] for c in text
+    )
+
+
 def names(paths: Iterable[str], shown: int = 3) -> str:
     """List the first `shown` names, and say how many more there are: "a, b, c and 4 more"."""
-    each = list(paths)
+    each = list(map(plain, paths))
     more = f" and {len(each) - shown:,} more" if len(each) > shown else ""
     return ", ".join(each[:shown]) + more

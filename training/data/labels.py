@@ -86,7 +86,7 @@ def text_of(value: Any, own: list[str] | None, given: list[str] | None) -> Text:
         kind = "a list" if isinstance(value, (list, tuple)) else f"a {type(value).__name__}"
         return None, f"has {kind} as its label: {str(value)[:60]}"
     text = unicodedata.normalize("NFC", value.strip())
-    if given is not None and text.isdigit():
+    if given is not None and text.isascii() and text.isdigit():
         return _text_of_number(int(text), None, given)
     return (text, "") if text else (None, "has no label")
 
@@ -99,7 +99,8 @@ def _text_of_number(number: int, own: list[str] | None, given: list[str] | None)
         return (str(number), "") if number >= 0 else (None, f"has an impossible label: {number}")
     if not 0 <= number < len(known):
         return None, f"has a label without a name: {number} of {len(known)}"
-    return unicodedata.normalize("NFC", known[number]), ""
+    text = unicodedata.normalize("NFC", known[number].strip())
+    return (text, "") if text else (None, f"has a label with an empty name: {number}")
 
 
 def _texts(piece: Dataset, given: list[str] | None, args: DataArguments) -> list[Text]:
@@ -132,7 +133,9 @@ def _kind(piece: Dataset) -> str:
 
 
 def _has_label(piece: Dataset) -> bool:
-    return any(value is not None and value not in (-1, "") for value in piece["label"][:])
+    feature = piece.features["label"]
+    own = feature.names if isinstance(feature, ClassLabel) else None
+    return any(text_of(value, own, None)[1] != "has no label" for value in piece["label"][:])
 
 
 # ---- one list of names --------------------------------------------------------------------------
@@ -149,14 +152,20 @@ def _order(
         order = list(found.label_order)
     for piece in pieces:
         if isinstance(piece.features["label"], ClassLabel):
-            own = [unicodedata.normalize("NFC", name) for name in piece.features["label"].names]
-            order += [name for name in own if name not in order]
+            own = piece.features["label"].names
+            order += [unicodedata.normalize("NFC", name.strip()) for name in own]
     by_value = given is None and all(
         _kind(piece) == "number" and _is_int(piece) for piece in pieces
     )
     order += sorted(present - set(order), key=int if by_value else None)
     everywhere = {text for each in read.values() for texts in each for text, _ in texts if text}
-    return [*order, *sorted(everywhere - set(order))]
+    order = [*order, *sorted(everywhere - set(order))]
+    broken = [name for name in order if any(unicodedata.category(c)[0:2] == "Cc" for c in name)]
+    if broken:
+        raise UserError(
+            f"label {broken[0]!r} holds a line break or another control character: rename it"
+        )
+    return list(dict.fromkeys(order))  # two spellings of one name are one label
 
 
 def _is_int(piece: Dataset) -> bool:

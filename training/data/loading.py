@@ -125,6 +125,7 @@ def prepare(args: DataArguments) -> Prepared:
         layout=found.layout,
         num_found=found.num_found(),
         left_out=(*found.left_out, *left_out),
+        unusable=tuple(left_out),
         unused={split: found.num_rows(split) for split in plan.unused},
     )
     notes = (*_inventory_notes(inventory), *plan.notes, *found.notes, *labelled.notes)

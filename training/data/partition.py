@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -243,8 +243,10 @@ def _train_test_split(
 def _at_least_one(labels: list[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Divide each label's rows at about `fraction`: at least one goes, and at least one stays."""
     rng, chosen = np.random.default_rng(seed), []
-    for label in sorted(set(labels)):
-        rows = [row for row, each in enumerate(labels) if each == label]
+    by_label: dict[int, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels):
+        by_label[label].append(row)
+    for _, rows in sorted(by_label.items()):
         count = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
         chosen += rng.permutation(rows)[:count].tolist()
     kept = sorted(set(range(len(labels))) - set(chosen))

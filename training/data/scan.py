@@ -8,8 +8,10 @@ below datasets' cache, by SHA-256 and by the code that decodes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,9 +72,12 @@ def look_at(image: dict[str, Any] | None, known: dict[str, str] | None = None) -
     if image.get("bytes") is None and not image.get("path"):
         return Look(hashlib.sha256().hexdigest(), "the row has no image", 0)
     try:
+        if image.get("bytes") is None and not os.path.isabs(image["path"]):
+            # Of a row whose file was not found; what lies there in the working folder is another.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         data = encoded_bytes(image)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+    except (OSError, ValueError) as error:  # no name that a file can have
+        reason = getattr(error, "strerror", None) or str(error)
         return Look(hashlib.sha256().hexdigest(), f"cannot be read: {reason}", 0)
     digest = hashlib.sha256(data).hexdigest()
     if known is not None and digest in known:

@@ -87,6 +87,7 @@ class Inventory:
     layout: str
     num_found: int  # files or rows
     left_out: tuple[LeftOut, ...]
+    unusable: tuple[LeftOut, ...]  # those of them that stop a run unless it is told to skip them
     unused: dict[str, int]  # splits that are not used, with their numbers of rows
 
 

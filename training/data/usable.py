@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from training.common.errors import UserError
 from training.data.arguments import DataArguments
-from training.data.found import SHOWN, Found, LeftOut, relative
+from training.data.found import SHOWN, Found, LeftOut, plain, relative
 from training.data.labels import Labelled
 from training.data.layouts.walk import kind_of
 from training.data.scan import Look, scan_images
@@ -81,10 +81,12 @@ def _two_labels(
                 where[look.sha256].append((split, row, label))
     faults = {}
     for places in where.values():
-        if len({label for _, _, label in places}) < 2:
+        first = places[0]
+        unlike = next((place for place in places if place[2] != first[2]), None)
+        if unlike is None:
             continue
         for split, row, label in places:
-            other = next(place for place in places if place[2] != label)
+            other = first if first[2] != label else unlike
             name, other_name = (
                 row_name(paths[s][r], r, s) for s, r in ((split, row), (other[0], other[1]))
             )
@@ -97,7 +99,7 @@ def _two_labels(
 
 
 def _stop(left_out: Sequence[LeftOut], found: Found) -> str:
-    shown = "".join(f"\n  {each.path}: {each.reason}" for each in left_out[:SHOWN])
+    shown = "".join(f"\n  {plain(f'{each.path}: {each.reason}')}" for each in left_out[:SHOWN])
     more = f"\n  and {len(left_out) - SHOWN:,} more" if len(left_out) > SHOWN else ""
     images = "image" if len(left_out) == 1 else "images"
     return (
@@ -141,6 +143,6 @@ def _refuse_lost_labels(
         first = next(fault for row, fault in bad.items() if before[row] == lost[0])
         told = ", ".join(labelled.names[i] for i in lost[:10])
         raise UserError(
-            f"no image of {told} in split {split} can be used ({first.path}: {first.reason}): repair them, or "
+            f"no image of {told} in split {split} can be used ({plain(first.path)}: {first.reason}): repair them, or "
             "remove the label"
         )

@@ -2,6 +2,7 @@
 """What `food101 check` says of a data set, and the command that it gives."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,17 @@ def test_a_recipe_for_a_number_of_photographs(photographs, recipe):
 def test_what_cannot_be_trained_on_is_one_line(tmp_path, capsys):
     assert cli.main(["check", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_only_what_training_stops_at_is_called_so(root, capsys):
+    (root / "pizza" / "phone.HEIC").unlink()
+    os.mkfifo(root / "pipe")
+    (root / "pizza" / "gone").symlink_to(root / "nowhere")
+    assert cli.main(["check", str(root), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["left_out"]) == 3 and told["num_unusable"] == 0
+    assert "--undecodable_images" not in told["command"]
+    (root / "pizza" / "gone.jpg").symlink_to(root / "nowhere")
+    assert cli.main(["check", str(root), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["num_unusable"] == 1 and told["command"].endswith("--undecodable_images skip")

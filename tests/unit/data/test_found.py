@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from training.data.found import Found, LeftOut, count_kinds, names, relative, say_left_out
+from training.data.found import Found, LeftOut, count_kinds, names, plain, relative, say_left_out
 
 GONE = [
     LeftOut("a/1.HEIC", ".HEIC", "not a readable image: x"),
@@ -39,3 +39,9 @@ def test_paths_are_told_relative_to_the_data_set():
 
 def test_names_and_how_many_more():
     assert names("abcde") == "a, b, c and 2 more" and names("ab") == "a, b" and names([]) == ""
+
+
+def test_a_name_stays_on_its_line():
+    assert plain("a\nb\x1b[31m\u2028c") == "a\\nb\\x1b[31m\\u2028c"
+    assert plain("cr\u00e8me \U0001f355 \u05d0") == "cr\u00e8me \U0001f355 \u05d0"
+    assert names(["a\nb"]) == "a\\nb"

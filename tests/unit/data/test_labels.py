@@ -166,3 +166,32 @@ def test_a_split_without_any_label():
     assert not is_labelled([piece([-1, -1], ClassLabel(names=NAMES)), piece([None], STRING)])
     assert is_labelled([piece([None], STRING), piece(["a"], STRING)])
     assert is_labelled([piece([0], ClassLabel(names=NAMES))])
+
+
+def test_names_that_are_none_or_one_twice():
+    labelled = name({"train": piece([0, 1, 2], ClassLabel(names=["a", "", "b"]))})
+    assert labelled.names == ["a", "b"]
+    assert [each.reason for each in labelled.faults["train"]] == [
+        "has a label with an empty name: 1"
+    ]
+    twins = name({"train": piece([0, 1, 2], ClassLabel(names=["cre\u0300me", "cr\u00e8me", "b"]))})
+    assert texts(twins, "train") == ["cr\u00e8me", "cr\u00e8me", "b"]
+
+
+def test_a_digit_that_is_no_number():
+    labelled = name({"train": piece(["\u00b2", "0"], STRING)}, label_names=["x", "y"])
+    assert labelled.names == ["x", "\u00b2"]
+
+
+def test_a_name_of_two_lines_is_refused():
+    with pytest.raises(UserError, match=r"^label 'a\\nb' holds a line break") as error:
+        name({"train": piece(["a\nb", "c"], STRING)})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "labels", [[float("nan"), None], [-1.0, -1.0], ["", " \t"], [None, None]], ids=str
+)
+def test_what_is_no_label_labels_no_split(labels):
+    feature = STRING if isinstance(labels[0], str) else Value("float64")
+    assert not is_labelled([piece(labels, feature)])

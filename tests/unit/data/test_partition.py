@@ -2,6 +2,7 @@
 """Which split is what, and how parts are cut: by label, by content, with a seed."""
 
 import hashlib
+import time
 from collections import Counter
 
 import pytest
@@ -166,3 +167,12 @@ def test_a_small_data_set_selects_on_a_larger_share():
     assert [selection_fraction_of(n) for n in (75_750, 5_000, 4_999, 500, 499)] == [
         0.05, 0.05, 0.1, 0.1, 0.2,
     ]  # fmt: skip
+
+
+def test_ten_thousand_labels_are_divided_soon():
+    labels = [i // 3 for i in range(30_000)]
+    names = [str(i) for i in range(10_000)]
+    before = time.monotonic()
+    kept, chosen, raised = cut(labels, shas(30_000), names, 0.01, 0, "f")
+    assert (len(kept), len(chosen), raised) == (20_000, 10_000, True)
+    assert time.monotonic() - before < 30

@@ -138,3 +138,14 @@ def test_verdicts_of_nothing(tmp_path):
     verdicts = Verdicts(tmp_path / "none" / "v.sqlite")
     verdicts.add({})
     assert verdicts.read() == {} and not (tmp_path / "none").exists()
+
+
+def test_the_working_folder_is_not_searched(tmp_path, monkeypatch):
+    """A row whose file was not found in the data set; another file has its name here."""
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    monkeypatch.chdir(tmp_path)
+    gone = Look(EMPTY, "cannot be read: No such file or directory", 0)
+    assert look_at({"bytes": None, "path": "a.jpg"}) == gone
+    assert look_at({"bytes": None, "path": "/a\0b"}) == Look(
+        EMPTY, "cannot be read: embedded null byte", 0
+    )

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stops a run, or is left out and counted: twenty are shown, all are listed."""
 
+import time
 from pathlib import Path
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, Image
 
 from tests.unit.data.tables import arguments
 from tests.unit.toys import LABELS, jpeg, write_image_folder
 from training.common.errors import UserError
+from training.data.labels import Labelled
 from training.data.loading import load_splits
-from training.data.usable import row_name
+from training.data.scan import Look
+from training.data.usable import _two_labels, row_name
 
 
 @pytest.fixture
@@ -88,3 +92,22 @@ def test_copies_under_one_label_are_used(root):
     (root / "train" / "pizza" / "other.jpg").write_bytes(jpeg(4711))
     splits = load_splits(arguments(root))
     assert len(splits.train) + len(splits.selection) == 26 and splits.left_out == 0
+
+
+def test_many_copies_under_two_labels_are_told_soon(monkeypatch):
+    """A hundred thousand links to one photograph: comparing each with each takes hours."""
+    n = 100_000
+    rows = Dataset.from_dict(
+        {"image": [None] * n, "label": [0] * (n // 2) + [1] * (n // 2)},
+        features=Features({"image": Image(decode=False), "label": ClassLabel(names=["a", "b"])}),
+    )
+    labelled = Labelled(["a", "b"], {"train": rows}, {"train": []}, ())
+    before = time.monotonic()
+    faults = _two_labels(labelled, {"train": [Look("x", "", 1)] * n}, {"train": [""] * n})
+    assert len(faults) == n and time.monotonic() - before < 20
+    assert faults["train", 0].reason.endswith(f": row {n // 2} of train (b) too")
+
+
+def test_a_name_with_a_line_break_takes_one_line(root):
+    (root / "train" / "pizza" / "a\nb.jpg").write_bytes(b"x")
+    assert len(stopped(root)) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import unicodedata
@@ -20,6 +21,7 @@ IMAGE_SUFFIXES = frozenset(
     ".avif .avifs .heic .heif .hif .jxl .jp2 .j2k .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .psd .tga "
     ".ico".split()
 )
+UNREADABLE, BROKEN = "cannot be read", "broken link"
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}  # of Windows, macOS and a NAS
 
 
@@ -31,7 +33,8 @@ class Tree:
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)  # tables, texts, archives, ...
     left_out: list[LeftOut] = field(default_factory=list)  # hidden files and folders, broken links
-    faults: list[LeftOut] = field(default_factory=list)  # images whose names cannot be written down
+    # Images and folders that cannot be reached, or whose names cannot be written down.
+    faults: list[LeftOut] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)  # every visible folder, empty ones too
 
     def path(self, name: str) -> str:
@@ -55,7 +58,9 @@ def walk(root: Path) -> Tree:
     tree = Tree(root.resolve())
     for name, problem in _files(tree.root, PurePosixPath(), (), tree.folders):
         if problem:
-            tree.left_out.append(LeftOut(_shown(name), problem.split(":")[0], problem))
+            meant = problem.startswith(UNREADABLE) or (problem == BROKEN and _is_named_image(name))
+            into = tree.faults if meant else tree.left_out
+            into.append(LeftOut(_shown(name), problem.split(":")[0], problem))
         elif _shown(name) != name:
             into = tree.faults if is_image(tree.root / name) else tree.left_out
             into.append(LeftOut(_shown(name), kind_of(name), "has a name that is not UTF-8"))
@@ -73,7 +78,7 @@ def _files(
     try:
         entries = sorted(os.scandir(root / below), key=lambda entry: entry.name)
     except OSError as error:
-        yield str(below), f"folder that cannot be read: {error.strerror}"
+        yield str(below), f"{UNREADABLE}: {error.strerror}"
         return
     here = os.stat(root / below)
     above = (*above, (here.st_dev, here.st_ino))
@@ -84,8 +89,9 @@ def _files(
             continue
         try:
             status = entry.stat()
-        except OSError:
-            yield name, "broken link"
+        except OSError as error:
+            gone = error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
+            yield name, BROKEN if gone else f"{UNREADABLE}: {error.strerror}"
             continue
         if stat.S_ISREG(status.st_mode):
             yield name, ""
@@ -100,7 +106,7 @@ def _files(
 
 def is_image(path: Path) -> bool:
     """Say whether a file is meant as an image: by its name, else by its first bytes."""
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if _is_named_image(path.name):
         return True
     if path.suffix.lower() in (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".md"):
         return False  # where an image of 100,000 has a text beside it, none of those is opened
@@ -109,6 +115,10 @@ def is_image(path: Path) -> bool:
             return True
     except Exception:  # Pillow raises anything on what is no image
         return False
+
+
+def _is_named_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def kind_of(name: str) -> str:
