@@ -70,8 +70,11 @@ def are_parts(archives: list[Path]) -> bool:
 
     Google gives takeout-20240101T000000Z-001.zip and -002.zip. Those of a split are none.
     """
-    stems = {re.sub(r"[-_. ]*\(?\d+\)?$", "", _stem(path)) for path in archives}
-    return len(archives) > 1 and len(stems) == 1 and split_of(stems.pop()) is None
+    found = [re.match(r"(.*?)[-_. ]*\(?(\d+)\)?$", _stem(path)) for path in archives]
+    if len(archives) < 2 or not all(found) or len({each[2] for each in found}) < len(found):
+        return False
+    names = {each[1] for each in found}
+    return len(names) == 1 and split_of(names.pop()) is None
 
 
 def unpack(archives: list[Path], together: bool = False) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from training.common.errors import UserError
@@ -20,7 +21,13 @@ from training.data.layouts.folders import read_label_folders
 from training.data.layouts.food101_folder import is_food101_folder, read_food101_folder
 from training.data.layouts.saved import has_configs, is_saved, read_configured, read_saved
 from training.data.layouts.split_words import split_of
-from training.data.layouts.tables import is_table, read_files, read_tables
+from training.data.layouts.tables import (
+    is_table,
+    read_files,
+    read_metadata,
+    read_tables,
+    refuse_other_labels,
+)
 from training.data.layouts.walk import Tree, kind_of, walk
 
 
@@ -71,11 +78,13 @@ def read_folder(folder: Path, args: DataArguments) -> Found:
             return read_food101_folder(tree, base)
         if base and (is_saved(inner) or has_configs(inner)):
             return _with_others(read_folder(inner, args), tree, base)
+        if found := read_metadata(tree, base, args, _has_label_folders(tree, base)):
+            return found
         if not _has_label_folders(tree, base) and (found := _read_others(tree, base, args)):
             return found
-        if found := _read_metadata(tree, base, args):
-            return found
-    return read_label_folders(tree, bases[-1])
+    found = read_label_folders(tree, bases[-1])
+    notes = [note for base in bases for note in refuse_other_labels(tree, base, found, args)]
+    return replace(found, notes=(*found.notes, *notes))
 
 
 def _read_others(tree: Tree, base: str, args: DataArguments) -> Found | None:
@@ -87,17 +96,6 @@ def _read_others(tree: Tree, base: str, args: DataArguments) -> Found | None:
             _read_archives([tree.root / name for name in archives], args), tree, "", set(archives)
         )
     return read_tables(tree, base, args) if any(map(is_table, inside)) else None
-
-
-def _read_metadata(tree: Tree, base: str, args: DataArguments) -> Found | None:
-    """Read metadata.csv and the like where they have labels: they say more than the folders."""
-    metadata = [n for n in tree.others if PurePosixPath(n).stem.lower() == "metadata"]
-    if not any(is_table(name) and name.startswith(base) for name in metadata):
-        return None
-    only = Tree(tree.root, tree.images, metadata, faults=tree.faults)
-    found = read_tables(only, base, args)
-    rest = [name for name in tree.others if name not in metadata]
-    return found and _with_others(found, Tree(tree.root, [], rest, tree.left_out), "\0")
 
 
 def _read_archives(archives: list[Path], args: DataArguments) -> Found:

@@ -85,3 +85,23 @@ def test_a_path_does_not_leave_an_archive(tmp_path):
     assert resolver([tmp_path / "in"])("../secret.jpg")
     assert resolver([tmp_path / "in"], inside=(tmp_path / "in").resolve())("../secret.jpg") is None
     assert resolver([tmp_path])("x" * 5000) is None and resolver([tmp_path])("a\0b") is None
+
+
+def test_rows_of_files_among_rows_of_bytes(tmp_path):
+    write(tmp_path / "in" / "0.jpg", photo(0))
+    cells = [{"bytes": photo(1), "path": "1.jpg"}, {"bytes": None, "path": "in/0.jpg"},
+             {"bytes": None, "path": "/etc/hostname"}, None]  # fmt: skip
+    features = {"image": Image(), "label": Value("string")}
+    for chosen in ([0, 1, 2, 3], [2, 1], [1]):
+        rows = {"image": [cells[i] for i in chosen], "label": [str(i) for i in chosen]}
+        dataset = Dataset.from_dict(rows, features=Features(features))
+        inside = resolver([tmp_path], inside=tmp_path.resolve())
+        found = as_piece(dataset, DataArguments("x"), "t", inside)
+        expected = [
+            cells[0],
+            {"bytes": None, "path": str(tmp_path / "in" / "0.jpg")},
+            {"bytes": None, "path": "etc/hostname"},
+            cells[3],
+        ]
+        assert list(found["image"]) == [expected[i] for i in chosen]
+        assert found["label"] == rows["label"]

@@ -2,6 +2,7 @@
 """Tables of paths and labels: delimiters, headers, encodings, and cells that look like something else."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,6 @@ from tests.unit.data.layouts.made import (
 )
 from training.common.errors import UserError
 from training.data.arguments import DataArguments
-from training.data.layouts.tables import read_text_table
 from training.data.sources import load_source
 
 
@@ -30,33 +30,6 @@ def test_a_dish_called_nan_is_a_dish(tmp_path):
     ]
     path = write_csv(tmp_path / "labels.csv", ("file", "label"), rows)
     assert found_counts(path)["train"].keys() == {"nan", "None", "NA", "null"}
-
-
-def test_numbers_are_numbers_and_007_is_a_name(tmp_path):
-    def dtypes(*cells: str) -> str:
-        path = write_csv(tmp_path / "t.csv", ("a", "label"), [("x", cell) for cell in cells])
-        return read_text_table(path).features["label"].dtype.removeprefix("large_")
-
-    assert dtypes("0", "10", "") == "int64"
-    assert dtypes("007", "1") == dtypes("1", "one") == dtypes("", "") == "string"
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "words"),
-    [
-        ("t.csv", "path,label\nx.jpg,cr\xe8me\n".encode("latin-1"), "is not UTF-8 \\(byte 19\\): save it"),
-        ("t.csv", b"", "cannot be read as a table|has no row"),
-        ("t.csv", b"path,label\n", "has no row"),
-        ("t.json", b"{", "cannot be read as a table"),
-        ("t.json", b"[1, 2]", "cannot be read as a table: it is no list of"),
-        ("t.jsonl", b'{"a": 1}\nx', "cannot be read as a table"),
-        ("t.csv", b'a,b\n"x,y\n', "cannot be read as a table"),
-    ],
-)  # fmt: skip
-def test_what_is_no_table(name, data, words, tmp_path):
-    with pytest.raises(UserError, match=words) as error:
-        read_text_table(write(tmp_path / name, data))
-    assert "\n" not in str(error.value) and name in str(error.value)
 
 
 def test_a_byte_order_mark_and_windows_paths(tmp_path):
@@ -119,3 +92,161 @@ def test_two_columns_that_may_be_labels_are_a_question_not_a_folder(tmp_path):
     with pytest.raises(UserError, match="several columns that may hold labels: .*this, that"):
         found_counts(tmp_path / "d")
     assert found_counts(tmp_path / "d", label_column="that") == {"train": {"x": 21}}
+
+
+def refusal(path: Path, **keys: object) -> str:
+    with pytest.raises(UserError) as error:
+        found_counts(path, **keys)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_table_without_header_may_begin_with_the_label(tmp_path):
+    rows = [(label, path) for _, path, label in rows_of(tmp_path / "d", photos(("train",)))]
+    path = write_csv(tmp_path / "d" / "t.csv", None, rows)
+    assert found_counts(path) == counts_of(photos(("train",)))
+
+
+def test_numbers_may_name_files(tmp_path):
+    for i in range(6):
+        write(tmp_path / "d" / "images" / f"{i}.jpg", made.photo(i))
+    rows = [(i, "ab"[i % 2]) for i in range(6)]
+    write_csv(tmp_path / "d" / "labels.csv", ("id", "label"), rows)
+    assert found_counts(tmp_path / "d") == {"train": {"a": 3, "b": 3}}
+
+
+def test_a_name_in_two_folders_is_a_question(tmp_path):
+    """The rows of test would be given the images of train."""
+    root = tmp_path / "d"
+    for i, place in enumerate(("train/1.jpg", "train/2.jpg", "test/1.jpg", "test/2.jpg")):
+        write(root / place, made.photo(i))
+    rows = [(f"{i}.jpg", split, "ab"[i - 1]) for split in ("train", "test") for i in (1, 2)]
+    write_csv(root / "labels.csv", ("file", "split", "label"), rows)
+    assert "1.jpg lies in test/ and train/: write the folder into the table" in refusal(root)
+
+
+def test_a_cell_that_names_no_split_is_refused(tmp_path):
+    rows = [
+        (p, s if i else "", label) for i, (s, p, label) in enumerate(rows_of(tmp_path, photos()))
+    ]
+    path = write_csv(tmp_path / "t.csv", ("file", "split", "label"), rows)
+    assert "column split of t.csv holds '' beside the names of splits" in refusal(path)
+    rows = [(p, i % 3, label) for i, (p, _, label) in enumerate(rows)]  # of something else
+    path = write_csv(tmp_path / "t.csv", ("file", "set", "label"), rows)
+    assert sum(found_counts(path)["train"].values()) == 21
+
+
+def test_every_image_is_counted_once_however_its_path_is_written(tmp_path):
+    each = photos(("train",))
+    rows = rows_of(tmp_path / "real", each)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "images").symlink_to(tmp_path / "real" / "images")
+    ways = ("./images/../{}", "{} ", "images\\{0[7]}{0[8]}{0[9]}{0[10]}.jpg")
+    cells = [(ways[i % 3].format(p), label) for i, (_, p, label) in enumerate(rows)]
+    cells.append(("~nobody/1.jpg", LABELS[0]))
+    write_csv(tmp_path / "d" / "t.csv", ("path", "label"), cells)
+    _, found = load_source(DataArguments(dataset=str(tmp_path / "d")))
+    assert found.num_rows("train") == 16 and not found.left_out
+    assert found.splits["train"][0][-1]["image"]["path"] == "~nobody/1.jpg"
+
+
+def metadata_beside(root: Path, *columns: str, cell: object = "x") -> Path:
+    made.label_folders(root, photos(("train",)))
+    files = [p.relative_to(root).as_posix() for p in sorted(root.rglob("*.jpg"))]
+    write_csv(
+        root / "metadata.csv", ("file_name", *columns), [(f, *[cell] * len(columns)) for f in files]
+    )
+    return root
+
+
+@pytest.mark.parametrize("columns", [["photographer"], ["width", "height"], []])
+def test_metadata_without_labels_leaves_them_to_the_folders(columns, tmp_path):
+    root = metadata_beside(tmp_path / "d", *columns, cell=7)
+    assert found_counts(root) == counts_of(photos(("train",)))
+    assert found_counts(metadata_beside(tmp_path / "e", "label")) == {"train": {"x": 15}}
+
+
+def test_metadata_whose_files_are_gone_is_not_passed_over(tmp_path):
+    root = made.label_folders(tmp_path / "d", photos(("train",)))
+    write_csv(root / "metadata.csv", ("file_name", "label"), [("gone.jpg", "a")])
+    assert "no column of metadata.csv holds images or paths of files that are there" in refusal(
+        root
+    )
+    write(root / "metadata.csv", b'file_name,label\n"x')
+    assert "metadata.csv cannot be read as a table" in refusal(root)
+
+
+def test_albums_of_google_photos(tmp_path):
+    root = made.label_folders(tmp_path / "d" / "Takeout" / "Google Photos", photos(("train",)))
+    for label in LABELS:
+        write(root / label / "metadata.json", b'{"title": "x", "date": {"timestamp": "1"}}')
+        write(root / label / "0.jpg.supplemental-metadata.json", b'{"title": "0.jpg"}')
+    assert found_counts(tmp_path / "d") == counts_of(photos(("train",)))
+
+
+def test_a_table_beside_label_folders_that_says_otherwise_is_a_question(tmp_path):
+    """Images in part1/ and part2/, and their labels in a table: the parts are no labels."""
+    root = tmp_path / "d"
+    rows = [(f"part{i % 2}/{i}.jpg", "abc"[i % 3]) for i in range(12)]
+    for i, (name, _) in enumerate(rows):
+        write(root / name, made.photo(i))
+    write_csv(root / "labels.csv", ("path", "label"), rows)
+    assert "labels.csv has other labels than the folders that the images lie in" in refusal(root)
+    assert found_counts(root / "labels.csv") == {"train": {"a": 4, "b": 4, "c": 4}}
+    same = [(name, int(name[4]), i) for i, (name, _) in enumerate(rows)]  # numbers for the folders
+    write_csv(root / "labels.csv", ("path", "label", "category"), same)
+    assert found_counts(root) == {"train": {"part0": 6, "part1": 6}}
+    write(root / "labels.csv", b"caf\xe9")
+    _, found = load_source(DataArguments(dataset=str(root)))
+    assert "labels.csv is not UTF-8" in found.notes[0]
+
+
+def test_tables_in_the_folders_of_splits(tmp_path):
+    each, root = photos(), tmp_path / "d"
+    for split, by in each.items():
+        rows = [(data, label) for label, files in by.items() for data in files]
+        for i, (data, _) in enumerate(rows):
+            write(root / split / f"{i}.jpg", data)
+        cells = [(f"{i}.jpg", label) for i, (_, label) in enumerate(rows)]
+        write_csv(root / split / "labels.csv", ("filename", "label"), cells)
+    assert found_counts(root) == counts_of(each)
+
+
+def test_a_table_beside_that_of_test_only_is_a_question(tmp_path):
+    root = made.csv_by_split(tmp_path / "d", photos())
+    (root / "train.csv").rename(root / "all.csv")
+    assert "all.csv may be what is trained on, beside test.csv: rename it to train.csv" in refusal(
+        root
+    )
+
+
+def test_files_of_splits_with_names_of_their_own(tmp_path):
+    root, each = tmp_path / "d", photos()
+    made.parquet(root, each)
+    for old, new in (("train", "full"), ("test", "extra_small")):
+        (root / f"{old}-00000-of-00001.parquet").rename(root / f"{new}-00000-of-00001.parquet")
+    _, found = load_source(DataArguments(dataset=str(root)))
+    assert {split: found.num_rows(split) for split in found.splits} == {
+        "full": 15,
+        "extra_small": 6,
+    }
+
+
+def test_an_archive_names_no_file_outside_of_it(tmp_path):
+    secret = write(tmp_path / "secret.jpg", made.photo(1))
+    root = tmp_path / "d"
+    inner = write(root / "in.jpg", made.photo(2)).name
+    rows = [(inner, "a"), (inner, "b"), (secret, "a")]
+    write_csv(root / "labels.csv", ("path", "label"), rows)
+    _, found = load_source(DataArguments(dataset=str(made.zipped(tmp_path / "d.zip", root))))
+    path = found.splits["train"][0][2]["image"]["path"]
+    assert not Path(path).is_absolute() and found.splits["train"][0][0]["image"]["path"][0] == "/"
+
+
+def test_a_glob_of_tables_in_several_folders(tmp_path):
+    made.parquet(tmp_path / "d", photos())
+    for split in ("train", "test"):
+        folder = tmp_path / "d" / f"the {split}"
+        folder.mkdir()
+        (tmp_path / "d" / f"{split}-00000-of-00001.parquet").rename(folder / f"{split}.parquet")
+    assert found_counts(tmp_path / "d" / "*" / "*.parquet") == counts_of(photos())
