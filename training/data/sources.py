@@ -11,7 +11,7 @@ from datasets.packaged_modules.parquet.parquet import ParquetConfig
 from huggingface_hub import hf_hub_download
 
 from training.common.errors import UserError
-from training.common.paths import looks_local
+from training.common.paths import local_path, looks_local
 from training.data.arguments import DataArguments
 from training.data.found import Found
 from training.data.layouts.columns import as_piece, resolver
@@ -33,8 +33,8 @@ def load_source(args: DataArguments) -> tuple[Source, Found]:
         splits = {split: [as_undecoded(each[0])] for split, each in splits.items()}
         return Source("sample", "sample", None), Found("the drawn sample", splits)
     if is_glob(name) or looks_local(name):
-        path = Path(name).expanduser()
-        return Source(path.resolve().name, "local", None), read_local(args)
+        found = read_local(args)
+        return Source(local_path(name).resolve().name, "local", None), found
     commit, found = _load_hub(args)
     return Source(name, "hub", commit), found
 

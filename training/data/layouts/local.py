@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
+import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from training.common.errors import UserError
-from training.common.paths import did_you_mean
+from training.common.paths import did_you_mean, local_path
 from training.data.arguments import DataArguments
 from training.data.found import Found, LeftOut
 from training.data.layouts.archives import (
@@ -33,7 +34,7 @@ from training.data.layouts.walk import Tree, kind_of, walk
 
 def is_glob(name: str) -> bool:
     """Say whether a name is a pattern of files and no file itself."""
-    return glob.has_magic(name) and not Path(name).expanduser().exists()
+    return glob.has_magic(name) and not os.path.exists(local_path(name))
 
 
 def read_local(args: DataArguments) -> Found:
@@ -42,14 +43,20 @@ def read_local(args: DataArguments) -> Found:
     Raises:
         UserError: nothing is there, or it cannot be told which image has which label.
     """
-    path = Path(args.dataset).expanduser()
+    path = local_path(args.dataset)
     if is_glob(args.dataset):
         return _read_glob(str(path), args)
-    if not path.exists():
+    if not args.dataset or not os.path.exists(path):
         raise UserError(
             f"dataset {args.dataset} does not exist: give a folder, a table, an archive or a Hub id "
             f"(user/name){did_you_mean(args.dataset)}"
         )
+    if _is_no_utf8(str(path.resolve())):
+        raise UserError(
+            f"dataset {ascii(args.dataset)} has a name that is not UTF-8: rename it, or a folder above it"
+        )
+    if not path.is_file() and not path.is_dir():
+        raise UserError(f"dataset {path} is no file and no folder: give one of them")
     try:
         if path.is_file():
             return _read_archives([path], args) if is_archive(path) else read_files([path], args)
@@ -58,6 +65,10 @@ def read_local(args: DataArguments) -> Found:
         if str(error).startswith("dataset "):
             raise
         raise UserError(f"dataset {path}: {error}") from error
+    except PermissionError as error:
+        raise UserError(
+            f"dataset {path}: {error.filename} cannot be read: {error.strerror}"
+        ) from error
 
 
 def read_folder(folder: Path, args: DataArguments) -> Found:
@@ -66,18 +77,17 @@ def read_folder(folder: Path, args: DataArguments) -> Found:
     Raises:
         UserError: none fits, and why.
     """
-    if is_saved(folder):
-        return read_saved(folder, args)
-    if has_configs(folder):
-        return read_configured(folder, args)
+    os.scandir(folder).close()  # one that nobody may look into is an error, not an empty one
     tree = walk(folder)
     bases = _bases(tree)
     for base in bases:
         inner = tree.root / base
         if is_food101_folder(inner):
             return read_food101_folder(tree, base)
-        if base and (is_saved(inner) or has_configs(inner)):
-            return _with_others(read_folder(inner, args), tree, base)
+        if is_saved(inner):
+            return read_saved(tree, base, args)
+        if has_configs(inner) and (tree.images or any(map(is_table, tree.others))):
+            return read_configured(tree, base, args)
         if found := read_metadata(tree, base, args, _has_label_folders(tree, base)):
             return found
         if not _has_label_folders(tree, base) and (found := _read_others(tree, base, args)):
@@ -93,7 +103,7 @@ def _read_others(tree: Tree, base: str, args: DataArguments) -> Found | None:
     archives = [name for name in inside if is_archive(Path(name))]
     if archives and not tree.images:
         return _with_others(
-            _read_archives([tree.root / name for name in archives], args), tree, "", set(archives)
+            _read_archives([tree.root / name for name in archives], args), tree, set(archives)
         )
     return read_tables(tree, base, args) if any(map(is_table, inside)) else None
 
@@ -146,12 +156,20 @@ def _has_label_folders(tree: Tree, base: str) -> bool:
     return len([top for top in tops if not split_of(top)]) > 1
 
 
-def _with_others(found: Found, tree: Tree, base: str, used: set[str] = frozenset()) -> Found:
-    """Add the files of the whole tree that lie outside of `base` to what was left out."""
+def _with_others(found: Found, tree: Tree, archives: set[str]) -> Found:
+    """Add what lies beside the archives to what was left out of them."""
     outside = [
         LeftOut(name, kind_of(name), "beside the data set")
-        for name in [*tree.images, *tree.others]
-        if name not in used and (not base or not name.startswith(base))
+        for name in tree.others
+        if name not in archives
     ]
     left_out = (*found.left_out, *outside, *tree.left_out)
-    return Found(**{**found.__dict__, "left_out": left_out})
+    return replace(found, left_out=left_out, faults=(*found.faults, *tree.faults))
+
+
+def _is_no_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

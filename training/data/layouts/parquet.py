@@ -32,7 +32,11 @@ def open_parquet(root: Path, files: list[str]) -> list[tuple[list[str], Dataset]
     """
     groups: dict[bytes, list[str]] = {}
     for name in files:
-        groups.setdefault(_schema(root / name), []).append(name)
+        schema, rows = _schema(root / name)
+        if rows:  # datasets reads no file without a row
+            groups.setdefault(schema, []).append(name)
+    if not groups:
+        raise UserError(f"dataset {root / files[0]} has no row: remove it, or write it again")
     return [(each, _open(root, each)) for each in groups.values()]
 
 
@@ -43,15 +47,16 @@ def own_label_names(path: Path, column: str) -> list[str] | None:
     return feature.names if isinstance(feature, ClassLabel) else None
 
 
-def _schema(path: Path) -> bytes:
+def _schema(path: Path) -> tuple[bytes, int]:
+    """Read what the columns of a file are, with the names of labels, and how many rows it has."""
     try:
-        schema = pq.read_schema(path)
+        metadata = pq.read_metadata(path)
+        schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowInvalid) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"dataset {path} cannot be read: {reason}") from error
-    return schema.remove_metadata().serialize().to_pybytes() + (schema.metadata or {}).get(
-        b"huggingface", b""
-    )
+    labels = (schema.metadata or {}).get(b"huggingface", b"")
+    return schema.remove_metadata().serialize().to_pybytes() + labels, metadata.num_rows
 
 
 def _open(root: Path, files: list[str]) -> Dataset:

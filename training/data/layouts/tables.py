@@ -234,8 +234,14 @@ def _by_split(files: Iterable[str], base: str) -> dict[str, list[str]]:
     for name in files:
         split = _split_of_table(name[len(base) :])
         by_split[split].append(name) if split else plain.append(name)
+    shards = {name: _SHARD.match(PurePosixPath(name).stem) for name in plain}
+    titles = {match[1] for match in shards.values() if match}
+    if by_split or len(titles) > 1:  # splits of other names: train_split chooses one
+        for name in [name for name in plain if shards[name]]:
+            by_split[shards[name][1]].append(name)
+            plain.remove(name)
     text = [name for name in plain if is_text_table(name)]
-    if by_split and plain and "train" not in by_split:
+    if by_split and plain and not titles and "train" not in by_split:
         others = names(sorted(name for each in by_split.values() for name in each))
         raise UserError(
             f"{names(plain)} may be what is trained on, beside {others}: rename it to train"
@@ -246,13 +252,7 @@ def _by_split(files: Iterable[str], base: str) -> dict[str, list[str]]:
             raise UserError(
                 f"several tables may hold the labels: give the path of one of {names(text, 5)}"
             )
-        shards = [_SHARD.match(PurePosixPath(name).stem) for name in plain]
-        titles = {match[1] for match in shards if match}
-        if len(titles) > 1 and all(shards):  # splits of other names: train_split chooses
-            for name, match in zip(plain, shards, strict=True):
-                by_split[match[1]].append(name)
-        else:
-            by_split["train"] = plain
+        by_split["train"] = plain
     return dict(by_split)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every layout that people have, by the numbers: images, labels, splits. Nothing vanishes."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -246,3 +247,40 @@ def test_a_table_beside_label_folders_is_not_asked(tmp_path):
 
 def test_labels_are_told_by_name(tmp_path):
     assert sorted(found_counts(made.label_folders(tmp_path / "d", photos(ONE)))["train"]) == LABELS
+
+
+def test_strange_paths_are_one_line(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    made.write(tmp_path / "train", b"x")
+    assert "pipe is no file and no folder" in refusal(tmp_path / "pipe")
+    assert "train is a file without extension: give a folder" in refusal(tmp_path / "train")
+    assert "does not exist" in refusal("~nobody here/data") and "does not exist" in refusal("")
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    made.label_folders(odd, photos(ONE))
+    assert "has a name that is not UTF-8: rename it" in refusal(odd)
+
+
+def test_a_path_in_any_spelling(tmp_path, monkeypatch):
+    each = photos(ONE)
+    made.label_folders(tmp_path / "d", each)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in ("d/", "./d", "d/../d/", "~/d"):
+        assert found_counts(path) == counts_of(each)
+
+
+def test_a_folder_that_nobody_may_read_is_one_line(tmp_path, monkeypatch):
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    made.label_folders(tmp_path / "d", photos(ONE))
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert refusal(tmp_path / "d").endswith("d cannot be read: Permission denied")
+
+
+def test_a_file_without_a_row_is_told(tmp_path):
+    root = made.parquet(tmp_path / "d", photos(("train",)), shards=2)
+    made.write_parquet(root / "train-00002-of-00003.parquet", [], "bytes", ("image", "label"))
+    assert found_counts(root) == counts_of(photos(("train",)))
+    made.write_parquet(root / "test.parquet", [], "bytes", ("image", "label"))
+    assert "test.parquet has no row: remove it" in refusal(root)
