@@ -123,8 +123,8 @@ def describe_data(recipe: Recipe, splits: Splits) -> dict[str, Any]:
     """Describe the images that train, select and test: the block "data" of run.json.
 
     Returns:
-        The keys dataset, source ("hub", "local" or "sample"), revision, layout (how the images were
-        kept, in words), fingerprint (of the test images), train_fingerprint, train_split,
+        The keys dataset, source ("hub", "local" or "sample"), revision, fingerprint (of the test
+        images), train_fingerprint, train_split,
         selection_split (None: a slice of train), test_split, test_cut (None, or how it was cut from
         train, see `Cut`), num_train, num_selection, num_test, selection_fraction (None of a split),
         split_seed, left_out (how many images of each split could not be used), identical_train_test
@@ -140,7 +140,6 @@ def describe_data(recipe: Recipe, splits: Splits) -> dict[str, Any]:
         "dataset": splits.source.dataset,
         "source": splits.source.kind,
         "revision": splits.source.revision,
-        "layout": inventory.layout,
         "fingerprint": test.fingerprint,
         "train_fingerprint": splits.train_fingerprint,
         "train_split": splits.train_split,
