@@ -45,6 +45,15 @@ def food101(*words: str | Path, env: dict[str, str], cwd: Path = ROOT):
 
 
 @pytest.fixture(scope="session")
+def sample_home(tmp_path_factory) -> Path:
+    """An HF_HOME in which the sample is drawn once, whoever needs it first; datasets locks it."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "sample-home"
+    home.mkdir(exist_ok=True)
+    return home
+
+
+@pytest.fixture(scope="session")
 def hub(tmp_path_factory):
     """A Hub with the data set and the checkpoint of the real run under their real ids."""
     with LoopbackHub() as hub:

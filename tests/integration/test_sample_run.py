@@ -13,9 +13,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def sample_run(tmp_path_factory):
-    home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("sample") / "run"
-    env = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+def sample_run(sample_home, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sample") / "run"
+    env = {**os.environ, "HF_HOME": str(sample_home), "HF_HUB_OFFLINE": "1"}
     done = food101("train", "sample", "--output_dir", folder, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, env, done

@@ -54,10 +54,10 @@ def python(wheel, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def env(tmp_path_factory) -> dict[str, str]:
-    """No network, an empty cache, and no way to the checkout."""
+def env(sample_home) -> dict[str, str]:
+    """No network, no cache but that of the sample, and no way to the checkout."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    return {**kept, "HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_HUB_OFFLINE": "1"}
+    return {**kept, "HF_HOME": str(sample_home), "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")
