@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import shlex
 import statistics
 from collections import Counter, defaultdict
@@ -13,10 +14,11 @@ from typing import Any
 
 from PIL import Image
 
+from inference.food_classification import FORMATS
 from training.data.arguments import DataArguments
 from training.data.found import SHOWN, count_kinds, names, plain
 from training.data.loading import load_splits
-from training.data.splits import Inventory, Split, Splits, encoded_bytes
+from training.data.splits import Inventory, Split, Splits, image_source
 
 # Keys that the command repeats where they were given.
 SAID = (
@@ -118,13 +120,16 @@ def look_at_headers(parts: Iterable[Split]) -> Pictures:
     """Read the header of every image: format, mode and size; nothing is decoded."""
     formats, modes, sides, size = Counter(), Counter(), [], 0
     for part in parts:
-        for image in part.dataset["image"]:
-            data = encoded_bytes(image)
-            size += len(data)
-            with Image.open(io.BytesIO(data)) as opened:
-                formats[opened.format] += 1
-                modes[opened.mode] += 1
-                sides.append(min(opened.size))
+        for batch in part.dataset.select_columns("image").iter(batch_size=64):
+            for source in map(image_source, batch["image"]):
+                embedded = isinstance(source, bytes)
+                size += len(source) if embedded else os.path.getsize(source)
+                with Image.open(
+                    io.BytesIO(source) if embedded else source, formats=FORMATS
+                ) as opened:
+                    formats[opened.format] += 1
+                    modes[opened.mode] += 1
+                    sides.append(min(opened.size))
     return Pictures(formats, modes, sides, size / 1e6)
 
 

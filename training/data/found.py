@@ -5,6 +5,7 @@ Nothing vanishes: every file is a row of a split, or is named in `left_out` or `
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -54,12 +55,10 @@ class Found:
 
 def relative(path: str, root: Path | None) -> str:
     """Name a file relative to the data set, with "/"; a file elsewhere keeps its name only."""
-    if root is not None and Path(path).is_absolute():
-        try:
-            return Path(path).relative_to(root).as_posix()
-        except ValueError:
-            return Path(path).name
-    return path
+    if root is None or not os.path.isabs(path):
+        return path
+    above = os.path.join(root, "")
+    return path[len(above) :] if path.startswith(above) else os.path.basename(path)
 
 
 def count_kinds(left_out: Iterable[LeftOut]) -> dict[str, int]:

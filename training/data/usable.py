@@ -119,7 +119,9 @@ def _split(
     dataset = labelled.splits[split]
     good = [row for row in range(len(dataset)) if row not in bad]
     if not good:
-        raise UserError(f"split {split} of {args.dataset} has no image that can be used")
+        faults = [*bad.values(), *labelled.faults[split]]
+        why = f": {plain(f'{faults[0].path}: {faults[0].reason}')}" if faults else ""
+        raise UserError(f"split {split} of {args.dataset} has no image that can be used{why}")
     kept = dataset.select(good) if bad else dataset
     labels = kept["label"][:]
     _refuse_lost_labels(labelled, split, dataset["label"][:], labels, bad)
@@ -143,6 +145,6 @@ def _refuse_lost_labels(
         first = next(fault for row, fault in bad.items() if before[row] == lost[0])
         told = ", ".join(labelled.names[i] for i in lost[:10])
         raise UserError(
-            f"no image of {told} in split {split} can be used ({plain(first.path)}: {first.reason}): repair them, or "
-            "remove the label"
+            f"no image of {told} in split {split} can be used ({plain(f'{first.path}: {first.reason}')}): repair "
+            "them, or remove the label"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from datasets import Dataset, Features, Image, Value
 
@@ -152,7 +151,7 @@ def _empty(
 
 
 def _parts(name: str, base: str) -> tuple[str, ...]:
-    return PurePosixPath(name[len(base) :]).parts
+    return tuple(name[len(base) :].split("/"))
 
 
 def _deepest(images: dict[str, tuple[str, ...]], top: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from training.common.errors import UserError
 from training.common.paths import did_you_mean, local_path
@@ -135,7 +135,7 @@ def _bases(tree: Tree) -> list[str]:
     ]
     bases, base = [""], ""
     while True:
-        inside = [PurePosixPath(name[len(base) :]).parts for name in content]
+        inside = [name[len(base) :].split("/") for name in content]
         tops = {parts[0] for parts in inside}
         if len(tops) != 1 or any(len(parts) == 1 for parts in inside):
             return bases
@@ -149,7 +149,7 @@ def _bases(tree: Tree) -> list[str]:
 
 def _has_label_folders(tree: Tree, base: str) -> bool:
     """Say whether images lie in at least two folders that are no splits, or in folders of a split."""
-    parts = [PurePosixPath(n[len(base) :]).parts for n in tree.images if n.startswith(base)]
+    parts = [name[len(base) :].split("/") for name in tree.images if name.startswith(base)]
     tops = {p[0] for p in parts if len(p) > 1}
     if any(split_of(p[0]) for p in parts if len(p) > 2):
         return True
