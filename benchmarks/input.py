@@ -33,7 +33,7 @@ from common import (
 from machine import environment, one_core
 from PIL import Image
 
-from inference import food_classification
+from inference import food_images
 from training.data.shards import reduce_short_side
 from training.input.arguments import Augmentation
 from training.input.batch import collate, to_model_input
@@ -139,7 +139,7 @@ class Input:
             batches(dataset)
 
     def limit(self) -> dict[str, Callable[[], Any]]:
-        if (simplejpeg := food_classification.simplejpeg) is None:
+        if (simplejpeg := food_images.simplejpeg) is None:
             return {}
 
         def decode() -> None:
@@ -204,7 +204,7 @@ def batches(dataset: Any) -> None:
 @contextlib.contextmanager
 def pillow_only() -> Iterator[None]:
     """As on a machine without the optional simplejpeg."""
-    with mock.patch.object(food_classification, "simplejpeg", None):
+    with mock.patch.object(food_images, "simplejpeg", None):
         yield
 
 

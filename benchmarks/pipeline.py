@@ -19,7 +19,8 @@ from machine import environment, one_core
 from PIL import Image
 from transformers import ImageClassificationPipeline
 
-from inference.food_classification import FoodClassificationPipeline, decode_image
+from inference.food_classification import FoodClassificationPipeline
+from inference.food_images import decode_image
 
 STOCK = "stock pipeline"
 

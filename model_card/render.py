@@ -1,5 +1,6 @@
 """From facts to the text of the card: a pure function, the same facts give the same bytes."""
 
+from collections.abc import Mapping
 from importlib.resources import files
 
 import jinja2
@@ -19,20 +20,21 @@ def render_card(
     *,
     repo_id: str | None = None,
     tag: str | None = None,
-    pipeline_sha256: str | None = None,
+    code_sha256: Mapping[str, str] | None = None,
 ) -> str:
     """Write the Markdown of README.md.
 
     Args:
         repo_id: "user/name" on the Hub; None: the examples show "user/repo" and say so.
         tag: Git tag (or commit) that the examples pin; None: they follow `main`.
-        pipeline_sha256: SHA-256 of the released `food_classification.py`; None leaves it out.
+        code_sha256: SHA-256 of each released file of code, by its name; None leaves them out.
 
     Raises:
-        ValueError: `pipeline_sha256` is not 64 hexadecimal digits.
+        ValueError: a digest is not 64 hexadecimal digits.
     """
-    if pipeline_sha256 is not None and not SHA256.fullmatch(pipeline_sha256):
-        raise ValueError(f"pipeline_sha256 is {pipeline_sha256!r}, not 64 hexadecimal digits")
+    for name, digest in (code_sha256 or {}).items():
+        if not SHA256.fullmatch(digest):
+            raise ValueError(f"code_sha256 of {name} is {digest!r}, not 64 hexadecimal digits")
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -47,7 +49,7 @@ def render_card(
         for block in BLOCKS
         if block.key in facts.sections
     ]
-    context["pipeline_sha256"] = pipeline_sha256
+    context["code_sha256"] = code_sha256 or {}
     context["front_matter"] = front_matter(
         facts,
         model_name=repo_id.split("/")[-1] if repo_id else hide_paths(facts.recipe_name),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from inference.food_classification import FORMATS
+from inference.food_images import FORMATS
 from training.common.errors import UserError
 from training.common.paths import did_you_mean
 

@@ -14,11 +14,8 @@ from typing import Any
 import torch
 
 from inference.apps.images import Asked
-from inference.food_classification import (
-    FoodClassificationPipeline,
-    InvalidImageError,
-    decode_image,
-)
+from inference.food_classification import FoodClassificationPipeline
+from inference.food_images import InvalidImageError, decode_image
 from training.common.machine import usable_cores
 from training.common.progress import Progress
 from training.model.network import load_network, model_folder

@@ -20,6 +20,7 @@ FILES = {
     "config.json",
     "evaluation.json",
     "food_classification.py",
+    "food_images.py",
     "model.safetensors",
     "predictions.csv",
     "preprocessor_config.json",
@@ -56,8 +57,8 @@ def test_the_card_names_the_repository_and_pins_the_tag(real_run, pushed):
     card = real_run.hub.files("user/food-vit")["README.md"].decode()
     assert 'model="user/food-vit"' in card and 'revision="v1.0"' in card
     assert "user/repo" not in card
-    pipeline = (real_run.release / "food_classification.py").read_bytes()
-    assert hashlib.sha256(pipeline).hexdigest() in card
+    for name in ("food_classification.py", "food_images.py"):
+        assert hashlib.sha256((real_run.release / name).read_bytes()).hexdigest() in card
 
 
 def test_a_second_push_is_a_no_op(real_run, pushed, tmp_path):

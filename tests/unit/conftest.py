@@ -10,10 +10,8 @@ import torch
 import transformers
 from transformers import ImageClassificationPipeline, ViTConfig, ViTForImageClassification
 
-from inference.food_classification import (
-    FoodClassificationPipeline,
-    Preprocessing,
-)
+from inference.food_classification import FoodClassificationPipeline
+from inference.food_images import Preprocessing
 from tests.unit.pictures import LABELS, encode, photo, square
 from tests.unit.toys import jpeg, tiny_network, tiny_settings, write_image_folder
 from training.data import reduced as cache

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference import food_classification as food
+from inference import food_images as food
 
 SOURCE = Path(food.__file__)
 FOOD10 = SOURCE.parents[1].parent / "shared" / "food10"

@@ -24,8 +24,8 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from inference import food_classification
-from inference.food_classification import InvalidImageError, decode_image
+from inference import food_images
+from inference.food_images import InvalidImageError, decode_image
 from training.common.machine import num_decoders
 from training.common.progress import Progress
 from training.data.array_store import cache_folder
@@ -131,7 +131,7 @@ class Verdicts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        code = Path(food_classification.__file__).read_bytes()
+        code = Path(food_images.__file__).read_bytes()
         self.decoder = hashlib.sha256(code + version("pillow").encode()).hexdigest()[:16]
 
     def read(self) -> dict[str, str]:

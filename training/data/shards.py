@@ -26,7 +26,7 @@ from datasets import Dataset, Features
 from PIL import Image
 from PIL import features as pillow_features
 
-from inference.food_classification import InvalidImageError, decode_image, resize
+from inference.food_images import InvalidImageError, decode_image, resize
 from training.common.errors import UserError
 from training.data.splits import encoded_bytes
 

@@ -1,4 +1,4 @@
-"""What is in a release folder: its manifest, its card, its pipeline file."""
+"""What is in a release folder: its manifest, its card, its code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from training.common.errors import UserError
 from training.common.files import read_json, sha256_file
 from training.evaluation.formats import in_format_2
 
-PIPELINE = Path("food_classification.py")
+# Code that is uploaded beside the weights; the first file holds the pipeline and imports the others.
+CODE = ("food_classification.py", "food_images.py")
 
 CUSTOM_PIPELINES = {
     "food-classification": {
@@ -71,7 +72,7 @@ def card_text(folder: Path, repo_id: str | None = None, tag: str | None = None) 
             CardFacts.from_json(run, in_format_2(evaluation, folder / "evaluation.json")),
             repo_id=repo_id,
             tag=tag,
-            pipeline_sha256=sha256_file(pipeline_of(folder)),
+            code_sha256={path.name: sha256_file(path) for path in code_of(folder)},
         )
         validate_card(text)
     except ValueError as error:
@@ -79,16 +80,16 @@ def card_text(folder: Path, repo_id: str | None = None, tag: str | None = None) 
     return text
 
 
-def pipeline_of(folder: Path) -> Path:
-    """Find the pipeline file that belongs to a folder.
+def code_of(folder: Path) -> list[Path]:
+    """Find the files of code that belong to a folder.
 
-    A release has its own, which may be of another version than the installed one; a run has none
-    and will be released with the installed one.
+    A release has its own, which may be of another version than the installed ones, and fewer; a run
+    has none and will be released with the installed ones.
     """
-    released = folder / PIPELINE
-    return released if released.is_file() else pipeline_source()
+    released = [folder / name for name in CODE if (folder / name).is_file()]
+    return released or code_sources()
 
 
-def pipeline_source() -> Path:
-    """Find the installed pipeline file, which a new release gets a copy of."""
-    return Path(inference.__file__).parent / PIPELINE
+def code_sources() -> list[Path]:
+    """Find the installed files of code, which a new release gets copies of."""
+    return [Path(inference.__file__).parent / name for name in CODE]

@@ -1,7 +1,7 @@
 """A release: the folder that `food101 push` uploads, built and loaded back without network.
 
 Safetensors in float32, config with the one custom task `food-classification`, image processor,
-pipeline file, card, and the JSON files that the card is rendered from. Nothing pickled, no path
+the pipeline's code, card, and the JSON files that the card is rendered from. Nothing pickled, no path
 of this machine, no token.
 """
 
@@ -22,11 +22,10 @@ from training.evaluation.predictions import read_predictions
 from training.hub.contents import (
     CUSTOM_PIPELINES,
     MANIFEST,
-    PIPELINE,
     card_text,
     check_release,
+    code_sources,
     make_manifest,
-    pipeline_source,
 )
 from training.model.network import load_network, quiet_transformers
 
@@ -72,7 +71,8 @@ def _copy(run: Path, record: dict[str, Any], building: Path) -> None:
     """Copy everything but card and manifest; run.json and config.json are changed on the way."""
     for name in ("model.safetensors", "preprocessor_config.json"):
         shutil.copyfile(run / "model" / name, building / name)
-    shutil.copyfile(pipeline_source(), building / PIPELINE)
+    for path in code_sources():
+        shutil.copyfile(path, building / path.name)
     for name in ("evaluation.json", "predictions.csv"):
         shutil.copyfile(run / name, building / name)
     write_json(building / "run.json", without_paths(record))

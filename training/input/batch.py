@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from inference.food_classification import Preprocessing
+from inference.food_images import Preprocessing
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):

@@ -23,8 +23,8 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from inference import food_classification
-from inference.food_classification import Preprocessing, decode_image
+from inference import food_images
+from inference.food_images import Preprocessing, decode_image
 from training.common.errors import UserError
 from training.common.machine import local_main_first, num_decoders
 from training.common.progress import with_progress
@@ -114,14 +114,14 @@ def cache_key(content: Sequence[str], preprocessing: Preprocessing) -> str:
         "torch": str(torch.__version__),
         # torch resizes with other code, and other rounding, on processors without AVX2.
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-        "code": hashlib.sha256(Path(food_classification.__file__).read_bytes()).hexdigest(),
+        "code": hashlib.sha256(Path(food_images.__file__).read_bytes()).hexdigest(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def decoder_name() -> str:
     """Name the library that decodes JPEGs, with its version: `simplejpeg 1.9.0`."""
-    fast = food_classification.simplejpeg is not None
+    fast = food_images.simplejpeg is not None
     return f"simplejpeg {version('simplejpeg')}" if fast else f"pillow {version('pillow')}"
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from inference.food_classification import Preprocessing, decode_image, resize
+from inference.food_images import Preprocessing, decode_image, resize
 from training.data.splits import in_arrow, rows_at
 from training.input.arguments import REDUCED_DECODING, Augmentation
 from training.input.policies import augment_crop

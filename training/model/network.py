@@ -18,7 +18,7 @@ from transformers import logging as transformers_logging
 # `from transformers import AutoImageProcessor` raises without torchvision on transformers 5.17.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-from inference.food_classification import Preprocessing
+from inference.food_images import Preprocessing
 from training.common.errors import UserError
 from training.common.hub_errors import translated_errors
 from training.common.paths import local_path, refuse_missing

@@ -7,7 +7,7 @@ import datasets
 import pytest
 from datasets import Dataset, load_dataset
 
-from inference.food_classification import decode_image
+from inference.food_images import decode_image
 from tests.unit.toys import LABELS, images, jpeg, originals, tiny_network, write_image_folder
 from training.cli import main as cli
 from training.common.errors import UserError

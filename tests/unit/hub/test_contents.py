@@ -13,9 +13,9 @@ from training.hub.contents import (
     MANIFEST,
     card_text,
     check_release,
+    code_of,
+    code_sources,
     make_manifest,
-    pipeline_of,
-    pipeline_source,
 )
 
 
@@ -77,7 +77,7 @@ def test_the_manifest_is_sorted_and_leaves_itself_out(toy):
 def test_the_card_shows_the_digest_of_the_released_pipeline_file(toy):
     """The installed file may be of a later version."""
     released = hashlib.sha256((toy / "food_classification.py").read_bytes()).hexdigest()
-    installed = hashlib.sha256(pipeline_source().read_bytes()).hexdigest()
+    installed = hashlib.sha256(code_sources()[0].read_bytes()).hexdigest()
     text = card_text(toy)
     assert f"SHA-256 of `food_classification.py`: `{released}`" in text and installed not in text
     (toy / "food_classification.py").unlink()  # as in a run folder, which gets the installed one
@@ -85,9 +85,20 @@ def test_the_card_shows_the_digest_of_the_released_pipeline_file(toy):
     assert f"SHA-256 of `food_classification.py`: `{installed}`" in text and released not in text
 
 
-def test_the_installed_pipeline_file_is_found(tmp_path):
-    assert pipeline_of(tmp_path) == pipeline_source()
-    assert "class FoodClassificationPipeline" in pipeline_source().read_text(encoding="utf-8")
+def test_the_installed_code_is_found(tmp_path):
+    assert code_of(tmp_path) == code_sources()
+    pipeline, images = (path.read_text(encoding="utf-8") for path in code_sources())
+    assert "class FoodClassificationPipeline" in pipeline and "def decode_image" in images
+
+
+def test_a_release_of_one_file_is_shown_with_one(toy):
+    """As releases were before decoding had a file of its own."""
+    text = card_text(toy)
+    assert text.count("SHA-256 of `food_") == 1 and "food_images" not in text
+    (toy / "food_images.py").write_text("# the second")
+    assert card_text(toy).count(
+        "SHA-256 of `food_"
+    ) == 2 and "imports `food_images.py`" in card_text(toy)
 
 
 def test_an_older_release_has_the_card_that_it_had(toy):

@@ -21,6 +21,7 @@ FILES = {
     "config.json",
     "evaluation.json",
     "food_classification.py",
+    "food_images.py",
     "model.safetensors",
     "predictions.csv",
     "preprocessor_config.json",
@@ -55,9 +56,9 @@ def test_config_names_the_one_custom_pipeline(tiny_run):
     assert "custom_pipelines" not in read(tiny_run / "model" / "config.json")
 
 
-def test_the_pipeline_is_the_file_of_this_repository(tiny_run):
-    released = (tiny_run / "release" / "food_classification.py").read_bytes()
-    assert released == release.pipeline_source().read_bytes()
+def test_the_code_is_that_of_this_repository(tiny_run):
+    for path in release.code_sources():
+        assert (tiny_run / "release" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_no_path_of_this_machine(tiny_run, tiny_data):

@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from inference import food_classification as food
-from inference.food_classification import (
-    InvalidImageError,
-    decode_image,
-)
+from inference import food_images as food
+from inference.food_images import InvalidImageError, decode_image
 from tests.unit.pictures import (
     assert_one_line,
     encode,

@@ -13,9 +13,7 @@ from PIL import Image
 from transformers import ViTForImageClassification
 from transformers.dynamic_module_utils import get_imports
 
-from inference.food_classification import (
-    FoodClassificationPipeline,
-)
+from inference.food_classification import FoodClassificationPipeline
 from tests.unit.pictures import (
     FOOD10,
     LABELS,

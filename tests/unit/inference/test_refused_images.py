@@ -10,12 +10,9 @@ import torch
 from PIL import Image, ImageFile
 from torch._utils import ExceptionWrapper
 
-from inference import food_classification as food
-from inference.food_classification import (
-    FoodClassificationPipeline,
-    InvalidImageError,
-    decode_image,
-)
+from inference import food_images as food
+from inference.food_classification import FoodClassificationPipeline
+from inference.food_images import InvalidImageError, decode_image
 from tests.unit.pictures import (
     assert_one_line,
     encode,

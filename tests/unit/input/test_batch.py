@@ -4,7 +4,7 @@
 import numpy as np
 import torch
 
-from inference.food_classification import Preprocessing
+from inference.food_images import Preprocessing
 from training.input.batch import EpochSampler, collate, to_model_input
 
 SIZE = Preprocessing(4, 4, None, "bilinear", (0.5,) * 3, (0.25,) * 3, 1 / 255)

@@ -17,8 +17,8 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image
 
-from inference import food_classification
-from inference.food_classification import Preprocessing, decode_image
+from inference import food_images
+from inference.food_images import Preprocessing, decode_image
 from tests.unit.toys import LABELS, jpeg, tiny_network, tiny_settings
 from training.common import machine
 from training.common.errors import UserError
@@ -154,7 +154,7 @@ def test_another_decoder_is_another_key(change, monkeypatch, tmp_path):
         "decoder": (pixel_cache, "decoder_name", lambda: "other 1.0"),
         "torch": (torch, "__version__", "0.1"),
         "processor": (torch.backends.cpu, "get_cpu_capability", lambda: "NONE"),
-        "code": (food_classification, "__file__", str(tmp_path / "changed.py")),
+        "code": (food_images, "__file__", str(tmp_path / "changed.py")),
         "format": (pixel_cache, "FORMAT", 99),
     }[change]
     monkeypatch.setattr(owner, name, value)

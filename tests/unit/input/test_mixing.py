@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from inference.food_classification import Preprocessing
+from inference.food_images import Preprocessing
 from tests.unit.input.test_train_images import SIZE, encoded, same
 from tests.unit.toys import jpeg
 from training.engine.extensions.erasing import Erasing

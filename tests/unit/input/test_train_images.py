@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image, ImageDraw, ImageOps
 
-from inference.food_classification import Preprocessing
+from inference.food_images import Preprocessing
 from tests.unit.toys import jpeg
 from training.input.arguments import Augmentation
 from training.input.batch import collate

@@ -15,7 +15,8 @@ from transformers import (
     pipeline,
 )
 
-from inference.food_classification import FoodClassificationPipeline, Preprocessing
+from inference.food_classification import FoodClassificationPipeline
+from inference.food_images import Preprocessing
 from tests.unit.backbones import processor_of, save_backbone
 from tests.unit.inference.test_preprocessing import MEAN_LEVELS, SIZES
 from tests.unit.pictures import photo

@@ -13,8 +13,12 @@ from tests.unit.card_files import COMMIT, DIGEST, facts_of, files
 @pytest.mark.parametrize("kind", ["hub", "sample", "local"])
 def test_card_is_deterministic_valid_and_reads_back_the_same_floats(kind):
     facts = facts_of(files(kind))
-    text = render_card(facts, repo_id="me/food-vit", tag="v1.0", pipeline_sha256=DIGEST)
-    assert text == render_card(facts, repo_id="me/food-vit", tag="v1.0", pipeline_sha256=DIGEST)
+    text = render_card(
+        facts, repo_id="me/food-vit", tag="v1.0", code_sha256={"food_classification.py": DIGEST}
+    )
+    assert text == render_card(
+        facts, repo_id="me/food-vit", tag="v1.0", code_sha256={"food_classification.py": DIGEST}
+    )
     validate_card(text)
     results = ModelCard(text).data.eval_results
     assert {r.metric_type: r.metric_value for r in results} == {
@@ -68,9 +72,11 @@ def test_other_data_are_not_linked_to_the_hub(kind):
 def test_the_digest_of_the_pipeline_is_shown_or_refused():
     facts = facts_of(files())
     assert "SHA-256 of `food_classification.py`" not in render_card(facts)
-    assert f"`food_classification.py`: `{DIGEST}`" in render_card(facts, pipeline_sha256=DIGEST)
-    with pytest.raises(ValueError, match="pipeline_sha256 is 'abc', not 64"):
-        render_card(facts, pipeline_sha256="abc")
+    assert f"`food_classification.py`: `{DIGEST}`" in render_card(
+        facts, code_sha256={"food_classification.py": DIGEST}
+    )
+    with pytest.raises(ValueError, match="code_sha256 of x.py is .abc., not 64"):
+        render_card(facts, code_sha256={"x.py": "abc"})
 
 
 def test_a_sentence_about_a_metric_needs_the_metric():

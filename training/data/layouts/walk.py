@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from inference.food_classification import FORMATS
+from inference.food_images import FORMATS
 from training.data.found import LeftOut
 
 # A file with such a name is meant as a photograph, readable here or not.

@@ -7,9 +7,7 @@ import pytest
 import torch
 import transformers
 
-from inference.food_classification import (
-    Preprocessing,
-)
+from inference.food_images import Preprocessing
 from tests.unit.pictures import assert_one_line, photo, square
 
 # ---- Preprocessing against the image processors themselves --------------------------------------
