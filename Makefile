@@ -1,6 +1,7 @@
 # make train [RECIPE=sample] [ARGS="--key value"]   train, evaluate, release; sets itself up
 # make test [ARGS="-k words"]                       the whole test-suite; sets itself up
 # make test-unit [ARGS="-k words"]                  the quick part: tests/unit without what is marked slow
+# make test-versions                                a release in several versions of transformers: downloads them
 # make lint | make setup | make clean
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: train test test-unit lint setup clean
+.PHONY: train test test-unit test-versions lint setup clean
 
 train: $(READY)
 	$(BIN)/food101 train $(RECIPE) $(ARGS)
@@ -20,6 +21,10 @@ test: $(READY)
 
 test-unit: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow' $(ARGS) tests/unit
+
+# Environments of its own, kept below ~/.cache/vit-food101: not part of `make test`.
+test-versions: $(READY)
+	$(BIN)/python -m tests.versions.run $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@
 What it adds to the stock image-classification pipeline: it owns image loading, as `food_images`
 describes it. Images stay uint8 until the model's device.
 
-It imports the standard library, torch and transformers only, and works with transformers from 4.51 on.
+It imports the standard library, torch and transformers only.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ except ImportError:  # beside a program that has this folder on its path, as an 
         Preprocessing,
         decode_image,
     )
+
+
+# Versions of transformers that gave the same answers: see docs/versions.md of the project.
+TRIED_WITH = ("4.51.3", "4.57.6", "5.17.0", "5.23.0")
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         return {"pixel_values": pixels[None]}
 
     def _forward(self, model_inputs: dict[str, torch.Tensor]):
-        pixels = self.preprocessing.normalize(model_inputs["pixel_values"], self.dtype)
+        # The model's own dtype: transformers 4's pipelines have none under this name.
+        pixels = self.preprocessing.normalize(model_inputs["pixel_values"], self.model.dtype)
         return self.model(pixel_values=pixels)
 
     def postprocess(self, model_outputs, function_to_apply=None, top_k=5) -> list[dict[str, Any]]:

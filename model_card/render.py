@@ -1,6 +1,6 @@
 """From facts to the text of the card: a pure function, the same facts give the same bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 import jinja2
@@ -21,6 +21,7 @@ def render_card(
     repo_id: str | None = None,
     tag: str | None = None,
     code_sha256: Mapping[str, str] | None = None,
+    tried_with: Sequence[str] = (),
 ) -> str:
     """Write the Markdown of README.md.
 
@@ -28,6 +29,7 @@ def render_card(
         repo_id: "user/name" on the Hub; None: the examples show "user/repo" and say so.
         tag: Git tag (or commit) that the examples pin; None: they follow `main`.
         code_sha256: SHA-256 of each released file of code, by its name; None leaves them out.
+        tried_with: versions of transformers that the released code was tried with.
 
     Raises:
         ValueError: a digest is not 64 hexadecimal digits.
@@ -50,6 +52,7 @@ def render_card(
         if block.key in facts.sections
     ]
     context["code_sha256"] = code_sha256 or {}
+    context["tried_with"] = ", ".join(tried_with)
     context["front_matter"] = front_matter(
         facts,
         model_name=repo_id.split("/")[-1] if repo_id else hide_paths(facts.recipe_name),

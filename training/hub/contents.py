@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import inference
@@ -73,6 +74,7 @@ def card_text(folder: Path, repo_id: str | None = None, tag: str | None = None) 
             repo_id=repo_id,
             tag=tag,
             code_sha256={path.name: sha256_file(path) for path in code_of(folder)},
+            tried_with=tried_with(folder),
         )
         validate_card(text)
     except ValueError as error:
@@ -88,6 +90,16 @@ def code_of(folder: Path) -> list[Path]:
     """
     released = [folder / name for name in CODE if (folder / name).is_file()]
     return released or code_sources()
+
+
+def tried_with(folder: Path) -> tuple[str, ...]:
+    """Read which versions of transformers the folder's own code says it was tried with.
+
+    The text is read and not run; a release of before it said so has none.
+    """
+    text = "".join(path.read_text(encoding="utf-8") for path in code_of(folder))
+    found = re.search(r"^TRIED_WITH = \((.*?)\)", text, re.M | re.S)
+    return tuple(re.findall(r'"([\d.]+)"', found[1])) if found else ()
 
 
 def code_sources() -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.food_classification import TRIED_WITH
 from tests.unit.card_files import files, format_1
 from training.common.errors import UserError
 from training.hub.contents import (
@@ -16,6 +17,7 @@ from training.hub.contents import (
     code_of,
     code_sources,
     make_manifest,
+    tried_with,
 )
 
 
@@ -89,6 +91,26 @@ def test_the_installed_code_is_found(tmp_path):
     assert code_of(tmp_path) == code_sources()
     pipeline, images = (path.read_text(encoding="utf-8") for path in code_sources())
     assert "class FoodClassificationPipeline" in pipeline and "def decode_image" in images
+
+
+def test_the_code_says_what_it_was_tried_with(toy, tmp_path):
+    assert tried_with(tmp_path) == TRIED_WITH and len(TRIED_WITH) > 1
+    assert f"tried with transformers {', '.join(TRIED_WITH)}, on" in card_text(
+        tmp_run(toy, tmp_path)
+    )
+    assert tried_with(toy) == ()  # a release of before says nothing, and gets no claim of today
+    assert "tried with" not in card_text(toy)
+    (toy / "food_classification.py").write_text('TRIED_WITH = (\n    "4.1",\n    "5.0.1",\n)\n')
+    assert tried_with(toy) == ("4.1", "5.0.1")
+
+
+def tmp_run(toy: Path, tmp_path: Path) -> Path:
+    """The facts of a release without its code, as in a run."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("run.json", "evaluation.json"):
+        (folder / name).write_bytes((toy / name).read_bytes())
+    return folder
 
 
 def test_a_release_of_one_file_is_shown_with_one(toy):

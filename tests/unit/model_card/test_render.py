@@ -79,6 +79,18 @@ def test_the_digest_of_the_pipeline_is_shown_or_refused():
         render_card(facts, code_sha256={"x.py": "abc"})
 
 
+def test_the_versions_that_the_code_was_tried_with_are_named():
+    facts = facts_of(files())
+    assert "tried with" not in render_card(facts)
+    text = render_card(facts, tried_with=("4.51.3", "5.23.0"))
+    assert (
+        "- a readable name beside each label.\n\nThis code was tried with transformers 4.51.3, 5.23.0,"
+        in text
+    )
+    without = [line for line in text.splitlines() if "tried with" not in line]
+    assert [w for w in without if w] == [line for line in render_card(facts).splitlines() if line]
+
+
 def test_a_sentence_about_a_metric_needs_the_metric():
     both = files()
     assert "by 2.31 percentage points on average" in render_card(facts_of(both))

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Load a release in whatever environment this runs in, and print what it answers, as JSON.
+
+    python check_release.py FOLDER [--hub user/repo]
+
+It stands alone: it imports what a user of a release has (torch, transformers, numpy, Pillow) and
+nothing of this project, whose folder is taken off the path. The pictures are made by code, so they are
+the same in every environment. `run.py` beside it compares the answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from transformers import AutoModelForImageClassification, ViTImageProcessor, pipeline
+
+Scores = dict[str, float]  # label -> score, of one picture
+
+
+# ---- pictures ---------------------------------------------------------------------------------
+
+
+def photo(seed: int, height: int = 60, width: int = 84) -> Image.Image:
+    """Draw smooth noise, in which neighbours are alike as in a photograph."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
+    # By arithmetic alone: Pillow's own resize may round differently in another version.
+    down, across = (np.arange(n) / 8 for n in (height, width))
+    top, left = down.astype(int)[:, None], across.astype(int)[None]
+    y, x = (down - down.astype(int))[:, None, None], (across - across.astype(int))[None, :, None]
+    upper = coarse[top, left] * (1 - x) + coarse[top, left + 1] * x
+    lower = coarse[top + 1, left] * (1 - x) + coarse[top + 1, left + 1] * x
+    return Image.fromarray((upper * (1 - y) + lower * y).astype(np.uint8))
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pictures() -> dict[str, bytes]:
+    """Make one file of each kind: the name of the file says which."""
+    upright = Image.Exif()
+    upright[0x0112] = 6
+    clear = photo(1)
+    clear.putalpha(photo(2).convert("L"))
+    deep = np.asarray(photo(3).convert("L")).astype(np.uint16) * 257
+    return {
+        "RGB.png": encode(photo(0)),
+        "RGB.jpg": encode(photo(0), "JPEG", quality=95),
+        "EXIF 6.jpg": encode(photo(4), "JPEG", quality=95, exif=upright),
+        "RGBA.png": encode(clear),
+        "16-bit.png": encode(Image.fromarray(deep)),
+        "CMYK.jpg": encode(photo(5).convert("CMYK"), "JPEG", quality=95),
+        "gray.png": encode(photo(6).convert("L")),
+        "palette.png": encode(photo(7).quantize(64)),
+        "tall.png": encode(photo(8, 150, 50)),
+    }
+
+
+# ---- ways to load a release ---------------------------------------------------------------------
+
+
+def with_stock(model: str, files: list[Path]) -> dict[str, Scores]:
+    """Score the files with transformers' own pipeline, which reads paths."""
+    classify = pipeline("image-classification", model=model, device="cpu")
+    return {path.name: by_label(classify(str(path), top_k=100)) for path in files}
+
+
+def with_food(model: str, files: list[Path]) -> dict[str, Scores]:
+    """Score the files and every other form of input with the pipeline that the release brings."""
+    classify = pipeline(model=model, trust_remote_code=True, device="cpu")
+    if type(classify).__name__ != "FoodClassificationPipeline":
+        raise RuntimeError(f"{model} loads as {type(classify).__name__}")
+    found = {path.name: by_label(classify(str(path), top_k=100)) for path in files}
+    for name, answers in forms(classify, files).items():
+        for path, answer in zip(files, answers, strict=True):
+            found[f"{name}: {path.name}"] = by_label(answer)
+    return found
+
+
+def forms(classify: Callable, files: list[Path]) -> dict[str, list]:
+    """Give the same files in other forms; each answers in the order of the files."""
+    data = [path.read_bytes() for path in files]
+    return {
+        "Path": [classify(path, top_k=100) for path in files],
+        "bytes": [classify(each, top_k=100) for each in data],
+        "PIL": [classify(Image.open(io.BytesIO(each)), top_k=100) for each in data],
+        "list": classify(files, top_k=100),
+        "list in batches of 4": classify(files, top_k=100, batch_size=4),
+        "generator": list(classify((each for each in data), top_k=100)),
+    }
+
+
+def with_the_bare_model(folder: str, files: list[Path]) -> dict[str, Scores]:
+    """Score the files with decode_image, Preprocessing and the model, without any pipeline."""
+    sys.path.insert(0, folder)
+    from food_images import Preprocessing, decode_image
+
+    model = AutoModelForImageClassification.from_pretrained(folder).eval()
+    steps = Preprocessing.from_processor(ViTImageProcessor.from_pretrained(folder))
+    found = {}
+    for path in files:
+        pixels = steps.crop(decode_image(path))[None]
+        with torch.inference_mode():
+            scores = model(pixel_values=steps.normalize(pixels)).logits[0].softmax(-1)
+        found[path.name] = {
+            model.config.id2label[i]: score for i, score in enumerate(scores.tolist())
+        }
+    return found
+
+
+def by_label(rows: list[dict[str, Any]]) -> Scores:
+    return {row["label"]: row["score"] for row in rows}
+
+
+# ---- the program --------------------------------------------------------------------------------
+
+
+def tried(way: Callable, *args: Any) -> dict[str, Any]:
+    """Take one way; what it raises is an answer too."""
+    try:
+        return {"scores": way(*args)}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]}
+
+
+def versions() -> dict[str, str]:
+    import huggingface_hub
+    import PIL
+
+    modules = (transformers, huggingface_hub, torch, np)
+    found = {module.__name__: module.__version__ for module in modules}
+    return {**found, "pillow": PIL.__version__, "python": platform.python_version()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", help="a release")
+    parser.add_argument("--hub", metavar="REPO", help="the same release on the Hub of HF_ENDPOINT")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        files = []
+        for name, data in pictures().items():
+            files.append(Path(place) / name)
+            files[-1].write_bytes(data)
+        ways = {
+            "stock": tried(with_stock, args.folder, files),
+            "food": tried(with_food, args.folder, files),
+        }
+        if args.hub:
+            ways["food, from the Hub"] = tried(with_food, args.hub, files)
+        ways["bare model"] = tried(with_the_bare_model, args.folder, files)
+    json.dump({"versions": versions(), "ways": ways}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
