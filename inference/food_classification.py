@@ -9,126 +9,315 @@
 What it adds to the stock image-classification pipeline: it owns image loading, as `food_images`
 describes it. Images stay uint8 until the model's device.
 
-It imports the standard library, torch and transformers only.
+It imports the standard library, numpy, torch and transformers only.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import GeneratorType
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.data import Dataset, IterableDataset
 from transformers import ImageClassificationPipeline
 
 try:  # as code of a repository, and in this project
-    from .food_images import (
-        MAX_IMAGE_PIXELS,
-        ImageSource,
-        InvalidImageError,
-        Preprocessing,
-        decode_image,
-    )
+    from .food_images import MAX_IMAGE_PIXELS, InvalidImageError, Preprocessing, decode_image
 except ImportError:  # beside a program that has this folder on its path, as an endpoint's handler
-    from food_images import (
-        MAX_IMAGE_PIXELS,
-        ImageSource,
-        InvalidImageError,
-        Preprocessing,
-        decode_image,
-    )
-
+    from food_images import MAX_IMAGE_PIXELS, InvalidImageError, Preprocessing, decode_image
 
 # Versions of transformers that gave the same answers: see docs/versions.md of the project.
 TRIED_WITH = ("4.51.3", "4.57.6", "5.17.0", "5.23.0")
 
-
-@dataclass(frozen=True)
-class _Numbered:
-    """One image of a list with its position, so that a complaint can say which one it is about."""
-
-    position: int
-    source: Any
+# What a config.json says of this file, so that `pipeline(model=..., trust_remote_code=True)` finds it.
+CUSTOM_PIPELINES = {
+    "food-classification": {
+        "impl": "food_classification.FoodClassificationPipeline",
+        "pt": ["AutoModelForImageClassification"],
+    }
+}
 
 
 class FoodClassificationPipeline(ImageClassificationPipeline):
     """Image classification that owns image loading; task key `food-classification`.
 
-    Construction and call take `top_k` (at least 1, default 5), `function_to_apply` (as the stock
-    pipeline) and `max_image_pixels`; `batch_size`, `device` and `num_workers` as every pipeline.
+    Construction and call take, beside what every pipeline takes (`batch_size`, `device`,
+    `num_workers`):
+        top_k: at least 1, default 5.
+        function_to_apply: as the stock pipeline.
+        max_image_pixels: limit on width x height of an image.
+        on_error: "raise" (default), or "return": an image that cannot be scored is answered by
+            [{"error": "one line"}], and the others as ever.
+        timeout: without effect, since nothing is fetched; the stock pipeline has it.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.preprocessing = Preprocessing.from_processor(self.image_processor)
 
-    def _sanitize_parameters(self, top_k=None, function_to_apply=None, max_image_pixels=None):
+    def _sanitize_parameters(
+        self,
+        top_k=None,
+        function_to_apply=None,
+        max_image_pixels=None,
+        on_error=None,
+        timeout=None,
+    ):
         for name, value in (("top_k", top_k), ("max_image_pixels", max_image_pixels)):
             whole = isinstance(value, int) and not isinstance(value, bool)
             if value is not None and not (whole and value >= 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if on_error not in (None, "raise", "return"):
+            raise ValueError(f'on_error must be "raise" or "return", not {on_error!r}')
         _, forward, postprocess = super()._sanitize_parameters(top_k, function_to_apply)
-        preprocess = {} if max_image_pixels is None else {"max_image_pixels": max_image_pixels}
+        given = {"max_image_pixels": max_image_pixels, "on_error": on_error}
+        preprocess = {name: value for name, value in given.items() if value is not None}
         return preprocess, forward, postprocess
 
-    def __call__(self, inputs: ImageSource | Sequence[ImageSource], **kwargs: Any) -> list:
-        """Label one image, or each image of a list, tuple or generator.
+    def __call__(self, inputs: Any = None, **kwargs: Any) -> list | Iterator:
+        """Label one image, or each of several.
+
+        An image: a path, encoded bytes, a file opened for reading bytes, base64 as text or in a
+        data: URL, a PIL image, a uint8 array. Several: a sequence of them (list, tuple, a column of
+        `datasets`, which is read one by one), an array (n, height, width, 3), a torch Dataset (as
+        transformers' KeyDataset), or anything else to iterate over.
 
         Returns:
             For one image a list of at most `top_k` dictionaries, best first: `label` (as in
-            `config.id2label`), `name` (readable) and `score`; for a list, a list of those; for a
-            generator, an iterator of those.
+            `config.id2label`), `name` (readable) and `score`; for a sequence or array, a list of
+            those; for a dataset, generator or other iterable, an iterator of those.
 
         Raises:
             InvalidImageError: an input cannot be scored (its path or position is named).
         """
-        if isinstance(inputs, (list, tuple)):
-            if not inputs:
-                raise InvalidImageError("the list of images is empty; give at least one")
-            inputs = [_Numbered(i, source) for i, source in enumerate(inputs)]
-        elif isinstance(inputs, GeneratorType):
-            inputs = (_Numbered(i, source) for i, source in enumerate(inputs))
-        elif inputs is None:
+        if "images" in kwargs:  # its name in older versions of the stock pipeline
+            inputs = kwargs.pop("images")
+        if inputs is None:
             raise InvalidImageError("None is not an image; give a path, bytes or a PIL image")
-        return super().__call__(inputs, **kwargs)
+        if isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset):
+            return super().__call__(_Items(inputs), **kwargs)
+        if _is_one_image(inputs):
+            return super().__call__(inputs, **kwargs)
+        if not isinstance(inputs, (Sequence, np.ndarray)):
+            return super().__call__(_Stream(inputs), **kwargs)
+        if not len(inputs):
+            raise InvalidImageError("the list of images is empty; give at least one")
+        return list(super().__call__(_Items(inputs), **kwargs))
 
     def preprocess(
-        self, image: Any, max_image_pixels: int = MAX_IMAGE_PIXELS
-    ) -> dict[str, torch.Tensor]:
-        """Decode, resize and crop one image: `pixel_values` uint8 (1, 3, height, width)."""
-        numbered = isinstance(image, _Numbered)
-        source = image.source if numbered else image
-        try:
-            pixels = self.preprocessing.crop(decode_image(source, max_image_pixels))
-        except InvalidImageError as error:
-            where = f"image {image.position} of the list" if numbered else "the image"
-            if isinstance(source, (str, os.PathLike)):
-                where = _shortened(os.fsdecode(source))
-            raise InvalidImageError(f"{where}: {error}") from error
-        return {"pixel_values": pixels[None]}
+        self, image: Any, max_image_pixels: int = MAX_IMAGE_PIXELS, on_error: str = "raise"
+    ) -> dict[str, Any]:
+        """Decode, resize and crop one image: `pixel_values` uint8 (1, 3, height, width).
 
-    def _forward(self, model_inputs: dict[str, torch.Tensor]):
+        With on_error="return" there is `error` too: a line, or None; an image with a line is black.
+        """
+        each = image if isinstance(image, _Numbered) else _Numbered(None, image)
+        try:
+            pixels, error = self._pixels(each, max_image_pixels), None
+        except InvalidImageError as raised:
+            if on_error == "raise":
+                raise
+            size = (3, self.preprocessing.height, self.preprocessing.width)
+            pixels, error = torch.zeros(size, dtype=torch.uint8), str(raised)
+        found = {"pixel_values": pixels[None]}
+        return found if on_error == "raise" else {**found, "error": error}
+
+    def _pixels(self, image: _Numbered, max_image_pixels: int) -> torch.Tensor:
+        where = "the image" if image.position is None else f"image {image.position} of the list"
+        try:
+            if image.failure is not None:
+                raise InvalidImageError(
+                    f"cannot be read ({_reason(image.failure)}); mend the data set, or leave it out"
+                )
+            name, source = _opened(image.source)
+            where = name or where + (", read as base64" if isinstance(image.source, str) else "")
+            return self.preprocessing.crop(decode_image(source, max_image_pixels))
+        except InvalidImageError as error:
+            raise InvalidImageError(f"{where}: {error}") from error
+
+    def _forward(self, model_inputs: dict[str, Any]):
         # The model's own dtype: transformers 4's pipelines have none under this name.
         pixels = self.preprocessing.normalize(model_inputs["pixel_values"], self.model.dtype)
-        return self.model(pixel_values=pixels)
+        outputs = self.model(pixel_values=pixels)
+        if "error" in model_inputs:
+            return {"logits": outputs.logits, "error": model_inputs["error"]}
+        return outputs
 
     def postprocess(self, model_outputs, function_to_apply=None, top_k=5) -> list[dict[str, Any]]:
         """Rank the labels of one image: {"label", "name", "score"}, best first."""
+        if error := model_outputs.get("error"):
+            return [{"error": error}]
         ranked = super().postprocess(model_outputs, function_to_apply, top_k)
         return [
             {"label": row["label"], "name": readable_name(row["label"]), "score": row["score"]}
             for row in ranked
         ]
 
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save weights, processor and this code, so that the folder loads as this pipeline again.
 
-def _shortened(path: str) -> str:
-    """Shorten a path to one line: it may be the whole of a photo in base64."""
-    path = path if path.isprintable() else repr(path)[1:-1]
-    return path if len(path) <= 200 else f"{path[:60]}...{path[-60:]}"
+        transformers itself leaves the code out where the pipeline was loaded with it.
+        """
+        if kwargs.get("push_to_hub"):  # the model's files would go, and the code stay here
+            raise ValueError("push_to_hub=True leaves the code out: call push_to_hub(repo) instead")
+        # Loading has put classes in the place of names, which are no JSON.
+        self.model.config.custom_pipelines = json.loads(json.dumps(CUSTOM_PIPELINES))
+        super().save_pretrained(save_directory, *args, **kwargs)
+        for name in ("food_classification.py", "food_images.py"):
+            code = Path(__file__).with_name(name).read_bytes()
+            (Path(save_directory) / name).write_bytes(code)
 
 
 def readable_name(label: str) -> str:
     """Make a label readable: `baby_back_ribs` becomes `Baby back ribs`."""
     return label.replace("_", " ").strip().capitalize()
+
+
+# ---- several images -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """One image of several with its position, so that a complaint can say which one it is about."""
+
+    position: int | None
+    source: Any
+    failure: Exception | None = None  # the data set raised it instead of giving an image
+
+
+class _Items(Dataset):
+    """What has a length and is asked for its images by number, one at a time."""
+
+    def __init__(self, images: Any) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> _Numbered:
+        try:
+            return _Numbered(position, self.images[position])
+        except Exception as error:  # `datasets` decodes here, and raises anything
+            return _Numbered(position, None, error)
+
+
+class _Stream(IterableDataset):
+    """What can only be iterated over."""
+
+    def __init__(self, images: Iterable[Any]) -> None:
+        self.images = images
+
+    def __iter__(self) -> Iterator[_Numbered]:
+        for position, source in enumerate(self.images):
+            yield _Numbered(position, source)
+
+
+def _is_one_image(inputs: Any) -> bool:
+    """Say whether inputs is one image, or what shall be refused as one, and not several."""
+    if isinstance(inputs, np.ndarray):
+        return inputs.ndim != 4
+    # Each of them can be iterated over, and is not meant to be.
+    one = isinstance(inputs, (str, bytes, bytearray, memoryview, Mapping, torch.Tensor))
+    return one or hasattr(inputs, "read") or not isinstance(inputs, Iterable)
+
+
+# ---- what holds an image --------------------------------------------------------------------------
+
+
+def _opened(source: Any) -> tuple[str | None, Any]:
+    """Bring an input to a form that `decode_image` takes; with its name, where it has one.
+
+    Raises:
+        InvalidImageError: it gives no bytes.
+    """
+    if isinstance(source, Mapping):
+        return _of_row(source)
+    if isinstance(source, memoryview):
+        return None, source.tobytes()
+    if hasattr(source, "read"):
+        name = getattr(source, "name", None)
+        name = _shortened(name) if isinstance(name, str) else None
+        return name, _read_file(source, name or f"a {type(source).__name__}")
+    if isinstance(source, str) and not os.path.isfile(source):
+        return _of_text(source)
+    if isinstance(source, (str, os.PathLike)):
+        return _shortened(os.fsdecode(source)), source
+    return None, source
+
+
+def _of_text(text: str) -> tuple[str | None, Any]:
+    """Read a text that is no file: an image in base64, or else a path with nothing there."""
+    if text[:5].lower() == "data:":
+        return None, from_data_url(text)
+    # Shorter than any image, or a URL: let it be complained of as the path that it is meant for.
+    data = from_base64(text) if len(text) >= 64 else None
+    if data is not None:
+        return None, data
+    return _shortened(text), text
+
+
+def _of_row(row: Mapping) -> tuple[str | None, Any]:
+    """Read {"bytes", "path"}, as `datasets` gives an image that it was told not to decode."""
+    if set(row) != {"bytes", "path"}:
+        raise InvalidImageError(
+            "a dict is not an image; of a data set give one column, as dataset['image']"
+        )
+    path, data = row["path"], row["bytes"]
+    name = _shortened(path) if isinstance(path, str) else None
+    return name, path if data is None else data
+
+
+def _read_file(file: Any, name: str) -> bytes:
+    try:
+        if file.seekable():
+            file.seek(0)  # as Pillow does: what has just been written stands at its end
+        data = file.read()
+    except Exception as error:
+        reason = f"{name} cannot be read ({_reason(error)}); open it again"
+        raise InvalidImageError(reason) from error
+    if not isinstance(data, bytes):
+        raise InvalidImageError(f"reading {name} gives no bytes; open the file with mode 'rb'")
+    return data
+
+
+def from_data_url(text: str) -> bytes:
+    """Decode data:image/...;base64,...; nothing is fetched.
+
+    Raises:
+        InvalidImageError: it is of another form, or not strictly base64.
+    """
+    header, _, body = text.partition(",")
+    if not re.fullmatch(r"data:image/[\w.+-]+(;[\w.+=-]+)*;base64", header, re.I):
+        raise InvalidImageError(
+            f"{_shortened(header)} is not an image in base64; give data:image/jpeg;base64,..."
+        )
+    data = from_base64(body)
+    if data is None:
+        raise InvalidImageError("not strictly base64 after the comma; encode the file again")
+    return data
+
+
+def from_base64(text: str) -> bytes | None:
+    """Decode base64 without line breaks or other strange characters; None if it is anything else."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+
+
+def _reason(error: Exception) -> str:
+    reason = str(error).split(" <_io")[0]  # Pillow names the buffer's address
+    return _shortened(" ".join(reason.split()) or type(error).__name__)
+
+
+def _shortened(path: str) -> str:
+    """Shorten a path to one line: it may be the whole of a photo in base64."""
+    path = path if path.isprintable() else repr(path)[1:-1]
+    return path if len(path) <= 200 else f"{path[:60]}...{path[-60:]}"

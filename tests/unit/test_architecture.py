@@ -211,7 +211,7 @@ def test_no_module_is_in_a_circle():
 
 
 UPLOADED = {
-    "food_classification.py": {"torch", "transformers", "food_images"},
+    "food_classification.py": {"numpy", "torch", "transformers", "food_images"},
     "food_images.py": {"numpy", "PIL", "torch", "simplejpeg"},
 }
 

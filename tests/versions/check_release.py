@@ -11,12 +11,14 @@ the same in every environment. `run.py` beside it compares the answers.
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import json
 import platform
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,12 @@ def with_food(model: str, files: list[Path]) -> dict[str, Scores]:
 def forms(classify: Callable, files: list[Path]) -> dict[str, list]:
     """Give the same files in other forms; each answers in the order of the files."""
     data = [path.read_bytes() for path in files]
+    text = [base64.b64encode(each).decode() for each in data]
+    damaged = classify([b"", *data], top_k=100, on_error="return", batch_size=4)
+    if set(damaged[0][0]) != {"error"}:
+        raise RuntimeError(f"a damaged image is answered by {damaged[0]}")
+    with ThreadPoolExecutor(8) as pool:
+        threads = list(pool.map(lambda each: classify(each, top_k=100), data))
     return {
         "Path": [classify(path, top_k=100) for path in files],
         "bytes": [classify(each, top_k=100) for each in data],
@@ -102,7 +110,35 @@ def forms(classify: Callable, files: list[Path]) -> dict[str, list]:
         "list": classify(files, top_k=100),
         "list in batches of 4": classify(files, top_k=100, batch_size=4),
         "generator": list(classify((each for each in data), top_k=100)),
+        "iterator": list(classify(iter(files), top_k=100)),
+        "dataset": list(classify(Files(data), top_k=100)),
+        "BytesIO": classify([io.BytesIO(each) for each in data], top_k=100),
+        "base64": classify(text, top_k=100),
+        "data URL": classify([f"data:image/png;base64,{each}" for each in text], top_k=100),
+        "beside a damaged one": damaged[1:],
+        "eight threads": threads,
+        "saved and loaded": saved(classify)(files, top_k=100, timeout=1),
     }
+
+
+class Files(torch.utils.data.Dataset):
+    """A data set as transformers' documentation hands one to a pipeline."""
+
+    def __init__(self, data: list[bytes]) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, position: int) -> bytes:
+        return self.data[position]
+
+
+def saved(classify: Any) -> Any:
+    """Save a pipeline that was loaded with its code, and load that."""
+    with tempfile.TemporaryDirectory() as folder:
+        classify.save_pretrained(folder)
+        return pipeline(model=folder, trust_remote_code=True, device="cpu")
 
 
 def with_the_bare_model(folder: str, files: list[Path]) -> dict[str, Scores]:

@@ -219,8 +219,10 @@ Allowed: {stock_tolerance} for the stock pipeline, whose resize is of the versio
 other way.
 
 - **stock**: `pipeline("image-classification", FOLDER)`; no code of the release is run.
-- **food**: `pipeline(model=FOLDER, trust_remote_code=True)`, with every picture as text path, `Path`, bytes
-  and PIL image, in a list, in batches and from a generator. Both files of code travel, since the one imports the other.
+- **food**: `pipeline(model=FOLDER, trust_remote_code=True)`, with every picture as text path, `Path`, bytes, PIL image,
+  open file, base64 and data: URL; in a list, in batches, from a generator, an iterator and a data set, beside a
+  damaged one, in eight threads, and after `save_pretrained` and loading that. Both files of code travel, since the
+  one imports the other.
 - **food, from the Hub**: the same by name, from the loopback Hub of the tests, into an empty cache.
 - **bare model**: `decode_image`, `Preprocessing` and the model without a pipeline, as a server uses them.
 

@@ -32,8 +32,16 @@ NOT_IMAGES = {
     "url": ("https://example.org/a.jpg", "URLs are not fetched"),
     "http": ("HTTP://127.0.0.1:1/a.jpg", "URLs are not fetched"),
     "file url": ("file:///etc/passwd", "URLs are not fetched"),
-    "data uri": (f"data:image/png;base64,{BASE64}", "URLs are not fetched"),
-    "base64": (BASE64, "no such file"),
+    "data uri of a text": ("data:text/plain;base64,aGVsbG8=", "not an image in base64"),
+    "data uri, not base64": ("data:image/svg+xml,<svg/>", "not an image in base64"),
+    "data uri, cut": (f"data:image/png;base64,{BASE64[:-3]}", "not strictly base64"),
+    "data uri, a space": (f"data:image/png;base64, {BASE64}", "not strictly base64"),
+    "data uri, nothing": ("data:image/png;base64,", "0 bytes"),
+    "base64 of half an image": (BASE64[: len(BASE64) // 8 * 4], "read as base64: not a readable"),
+    "base64 of a text": (base64.b64encode(b"hello " * 20).decode(), "read as base64: not a read"),
+    "base64, cut": (BASE64[:-3], "no such file"),
+    "base64 in lines": (base64.encodebytes(encode(photo(), "PNG")).decode(), "no such file"),
+    "a path in the letters of base64": ("photos/dinner/pizza1", "no such file"),
     "empty string": ("", "no such file"),
     "null byte": ("a\0b.jpg", "no such file"),
     "line break": ("a\nb.jpg", "no such file"),
@@ -41,13 +49,15 @@ NOT_IMAGES = {
     "int": (7, "a int is not an image"),
     "dict": ({"image": "a.jpg"}, "a dict is not an image"),
     "tensor": (torch.zeros(3, 8, 8, dtype=torch.uint8), "a Tensor is not an image"),
-    "file object": (io.BytesIO(b"x"), "a BytesIO is not an image"),
+    "file of no image": (io.BytesIO(b"x"), "not a readable image"),
+    "empty file": (io.BytesIO(), "0 bytes"),
+    "text file": (io.StringIO("x"), "reading a StringIO gives no bytes; open the file with mode"),
+    "row": ({"image": "a.jpg", "label": 1}, "of a data set give one column"),
     "float array": (np.zeros((8, 8, 3)), "float64"),
     "bool array": (np.zeros((8, 8), bool), "bool"),
     "channels first": (np.zeros((3, 8, 8), np.uint8), "(3, 8, 8)"),
     "two channels": (np.zeros((8, 8, 2), np.uint8), "(8, 8, 2)"),
     "one axis": (np.zeros(8, np.uint8), "(8,)"),
-    "a batch": (np.zeros((1, 8, 8, 3), np.uint8), "(1, 8, 8, 3)"),
     "no rows": (np.zeros((0, 8, 3), np.uint8), "no pixels"),
     "no columns": (np.zeros((8, 0), np.uint8), "no pixels"),
     "empty PIL image": (Image.new("RGB", (0, 5)), "no pixels"),
@@ -62,7 +72,7 @@ def test_refused_in_one_line(classify, name):
     assert_one_line(error, part)
     with pytest.raises(InvalidImageError) as error:
         classify([photo(), source])
-    named = isinstance(source, str)  # a path names itself
+    named = isinstance(source, str) and "base64" not in part and "data:" not in source
     assert_one_line(error, part, source[:1].strip("\0") if named else "image 1 of the list")
 
 
@@ -113,6 +123,12 @@ def test_nested_and_empty_lists(classify):
     for empty in ([], ()):
         with pytest.raises(InvalidImageError, match="empty"):
             classify(empty)
+    with pytest.raises(InvalidImageError, match="the list of images is empty"):
+        classify(np.zeros((0, 8, 8, 3), np.uint8))
+    with pytest.raises(
+        InvalidImageError, match=r"image 1 of the list: array of shape \(1, 8, 8, 3\)"
+    ):
+        classify([photo(), np.zeros((1, 8, 8, 3), np.uint8)])
     with pytest.raises(InvalidImageError, match="image 0 of the list: a list is not an image"):
         classify([["a.jpg"]])
 
@@ -214,7 +230,7 @@ def test_top_k(classify, model, processor):
 def test_unknown_arguments(classify, model, processor):
     with pytest.raises(TypeError, match="nonsense"):
         classify(photo(), nonsense=1)
-    with pytest.raises(TypeError, match="timeout"):  # stock has it, for the URLs it fetches
-        classify(photo(), timeout=1)
+    with pytest.raises(ValueError, match="on_error must be .raise. or .return., not 'skip'"):
+        classify(photo(), on_error="skip")
     with pytest.raises(TypeError, match="nonsense"):
         FoodClassificationPipeline(model=model, image_processor=processor, nonsense=1)
