@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from inference.food_classification import FORMATS
+from inference.food_images import FORMATS
 from training.data.arguments import DataArguments
 from training.data.found import SHOWN, count_kinds, names, plain
 from training.data.loading import load_splits

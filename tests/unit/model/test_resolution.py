@@ -18,7 +18,7 @@ from transformers import (
 from inference.food_classification import FoodClassificationPipeline
 from inference.food_images import Preprocessing
 from tests.unit.backbones import processor_of, save_backbone
-from tests.unit.inference.test_preprocessing import MEAN_LEVELS, SIZES
+from tests.unit.inference.test_food_images import MEAN_LEVELS, SIZES
 from tests.unit.pictures import photo
 from tests.unit.toys import LABELS, tiny_network, train, write_recipe
 from training.common.errors import UserError
