@@ -47,6 +47,7 @@ def test_safetensors_beside_a_pickle_are_enough(tmp_path):
     refuse_pickle(str(tmp_path), ["config.json"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pickled", 'it\'s $HOME "here"'])
 def test_the_cure_for_a_pickle_works(tmp_path, name):
     network, folder = tiny_network(), tmp_path / name
