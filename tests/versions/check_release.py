@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import importlib.util
 import io
 import json
 import platform
@@ -159,6 +160,31 @@ def with_the_bare_model(folder: str, files: list[Path]) -> dict[str, Scores]:
     return found
 
 
+def with_the_handler(folder: str, files: list[Path]) -> dict[str, Scores]:
+    """Score the files by requests to the handler, which is imported as the endpoint's toolkit does."""
+    sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location("handler.py", Path(folder) / "handler.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    handler = module.EndpointHandler(folder)
+    data = [path.read_bytes() for path in files]
+    text = [base64.b64encode(each).decode() for each in data]
+    every = {"parameters": {"top_k": 100}}
+    given = {
+        "base64": [handler({"inputs": each, **every}) for each in text],
+        "data URL": [
+            handler({"inputs": f"data:image/png;base64,{each}", **every}) for each in text
+        ],
+        "PIL": [handler({"inputs": Image.open(io.BytesIO(each)), **every}) for each in data],
+        "list": handler({"inputs": text, **every}),
+    }
+    return {
+        f"{name}: {path.name}": by_label(answer)
+        for name, answers in given.items()
+        for path, answer in zip(files, answers, strict=True)
+    }
+
+
 def by_label(rows: list[dict[str, Any]]) -> Scores:
     return {row["label"]: row["score"] for row in rows}
 
@@ -201,6 +227,7 @@ def main() -> None:
         if args.hub:
             ways["food, from the Hub"] = tried(with_food, args.hub, files)
         ways["bare model"] = tried(with_the_bare_model, args.folder, files)
+        ways["handler"] = tried(with_the_handler, args.folder, files)
     json.dump({"versions": versions(), "ways": ways}, sys.stdout)
 
 

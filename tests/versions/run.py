@@ -29,7 +29,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from inference.food_classification import TRIED_WITH
 from tests.loopback_hub import LoopbackHub
 from training.common.files import read_json, write_json, write_text
-from training.hub.contents import CUSTOM_PIPELINES, code_sources
+from training.hub.contents import CUSTOM_PIPELINES, code_sources, handler_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("check_release.py")
@@ -50,7 +50,7 @@ OTHERWISE = 1e-5
 
 
 def make_release(folder: Path) -> None:
-    """Write what a release has for loading: weights, processor, config with the pipeline, code."""
+    """Write what a release has for loading: weights, processor, config with the pipeline, code, handler."""
     torch.manual_seed(0)
     config = ViTConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
@@ -62,7 +62,7 @@ def make_release(folder: Path) -> None:
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     config = read_json(folder / "config.json")
     write_json(folder / "config.json", {**config, "custom_pipelines": CUSTOM_PIPELINES})
-    for path in code_sources():
+    for path in (*code_sources(), *handler_sources()):
         shutil.copyfile(path, folder / path.name)
 
 
@@ -141,6 +141,8 @@ def inside(ways: dict[str, Any]) -> dict[str, float]:
     for way, found in scores.items():
         # Only the food pipeline promises the rest: see the card.
         names = plain if way == "stock" else bare.keys()
+        if way == "handler":
+            found = {name: found[f"base64: {name}"] for name in names}
         gaps[way] = largest_gap({n: found[n] for n in names}, {n: bare[n] for n in names})
     return gaps
 
@@ -154,7 +156,8 @@ def record(found: list[dict[str, Any]]) -> dict[str, Any]:
         "date": date.today().isoformat(),
         "tolerance": {"stock": TOLERANCE["stock"], "every other way": OTHERWISE},
         "code_sha256": {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in code_sources()
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in (*code_sources(), *handler_sources())
         },
         "environments": [{**each["versions"], "to_bare": inside(each["ways"])} for each in found],
         "rows": compare(found),
@@ -225,6 +228,8 @@ other way.
   one imports the other.
 - **food, from the Hub**: the same by name, from the loopback Hub of the tests, into an empty cache.
 - **bare model**: `decode_image`, `Preprocessing` and the model without a pipeline, as a server uses them.
+- **handler**: `handler.py`, imported as an Inference Endpoint does, with every picture in base64, as a data: URL, as a
+  PIL image, and all of them in one request.
 
 The pictures: PNG, JPEG, EXIF orientation 6, RGBA, 16 bits, CMYK, gray, palette, one that is tall. Within an
 environment, food pipeline and bare model differ by {food} at most, stock pipeline and bare model by {stock} on

@@ -63,14 +63,20 @@ def release(args: argparse.Namespace) -> None:
     from training.hub.contents import MANIFEST
     from training.hub.release import release_run
 
-    release_run(run, local_path(args.output))
-    print(f"{args.output}: loaded back with the stock and the food pipeline; sums in {MANIFEST}")
+    release_run(run, local_path(args.output), handler=args.handler)
+    ways = "the stock and the food pipeline" + (", and by its handler" if args.handler else "")
+    print(f"{args.output}: loaded back with {ways}; sums in {MANIFEST}")
 
 
 def _add_release(verbs: Any) -> None:
     p = add_verb(verbs, release, "build the folder to publish, offline, and load it back")
     p.add_argument("run", metavar="RUN", help="a finished run")
     p.add_argument("--output", metavar="DIR", required=True)
+    p.add_argument(
+        "--handler",
+        action="store_true",
+        help="add handler.py and requirements.txt for a Hugging Face Inference Endpoint",
+    )
 
 
 def push(args: argparse.Namespace) -> None:

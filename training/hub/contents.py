@@ -17,6 +17,9 @@ from training.evaluation.formats import in_format_2
 # Code that is uploaded beside the weights; the first file holds the pipeline and imports the others.
 CODE = ("food_classification.py", "food_images.py")
 
+# What an Inference Endpoint runs, in the releases that are asked to have it.
+HANDLER = ("handler.py", "requirements.txt")
+
 CUSTOM_PIPELINES = {
     "food-classification": {
         "impl": "food_classification.FoodClassificationPipeline",
@@ -73,7 +76,7 @@ def card_text(folder: Path, repo_id: str | None = None, tag: str | None = None) 
             CardFacts.from_json(run, in_format_2(evaluation, folder / "evaluation.json")),
             repo_id=repo_id,
             tag=tag,
-            code_sha256={path.name: sha256_file(path) for path in code_of(folder)},
+            code_sha256={path.name: sha256_file(path) for path in _shown(folder)},
             tried_with=tried_with(folder),
         )
         validate_card(text)
@@ -92,6 +95,12 @@ def code_of(folder: Path) -> list[Path]:
     return released or code_sources()
 
 
+def _shown(folder: Path) -> list[Path]:
+    """Find the files of code whose sums are on the card."""
+    handler = folder / "handler.py"
+    return [*code_of(folder), *([handler] if handler.is_file() else [])]
+
+
 def tried_with(folder: Path) -> tuple[str, ...]:
     """Read which versions of transformers the folder's own code says it was tried with.
 
@@ -105,3 +114,8 @@ def tried_with(folder: Path) -> tuple[str, ...]:
 def code_sources() -> list[Path]:
     """Find the installed files of code, which a new release gets copies of."""
     return [Path(inference.__file__).parent / name for name in CODE]
+
+
+def handler_sources() -> list[Path]:
+    """Find the installed files for an Inference Endpoint, which a release may get copies of."""
+    return [Path(inference.__file__).parent / "apps" / "endpoint" / name for name in HANDLER]

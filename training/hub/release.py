@@ -7,10 +7,15 @@ of this machine, no token.
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import json
 import os
 import re
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +25,13 @@ from training.common.errors import UserError
 from training.common.files import read_json, write_json, write_text
 from training.evaluation.predictions import read_predictions
 from training.hub.contents import (
+    CODE,
     CUSTOM_PIPELINES,
     MANIFEST,
     card_text,
     check_release,
     code_sources,
+    handler_sources,
     make_manifest,
 )
 from training.model.network import load_network, quiet_transformers
@@ -34,8 +41,11 @@ from training.model.network import load_network, quiet_transformers
 SCORE_TOLERANCE = 0.02
 
 
-def release_run(run: Path, output: Path) -> None:
+def release_run(run: Path, output: Path, handler: bool = False) -> None:
     """Build `output` from a finished run, load it back both ways, then move it into place.
+
+    Args:
+        handler: put in what an Inference Endpoint runs, and try it.
 
     Raises:
         UserError: the run is not finished, its head was not trained, `output` holds something that must
@@ -51,6 +61,8 @@ def release_run(run: Path, output: Path) -> None:
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     _copy(run, record, building)
+    for path in handler_sources() if handler else ():
+        shutil.copyfile(path, building / path.name)
     write_text(building / "README.md", card_text(building))
     refuse_secrets(building, run)
     load_back(building, run)
@@ -120,6 +132,8 @@ def _names(text: str, path: str) -> bool:
 def load_back(folder: Path, run: Path) -> None:
     """Load the folder as users will, both ways, and compare with the recorded evaluation.
 
+    Where it has a handler, an endpoint's way is a third one.
+
     Raises:
         RuntimeError: the released files do not give the evaluated answer; a defect of ours.
     """
@@ -132,9 +146,37 @@ def load_back(folder: Path, run: Path) -> None:
     num_labels = len(json.loads((folder / "config.json").read_text())["id2label"])
     if food.task != "food-classification" or type(food).__name__ != "FoodClassificationPipeline":
         raise RuntimeError(f"the release loads as {type(food).__name__} for {food.task}")
-    for name, classify in (("food", food), ("stock", stock)):
-        scores = {r["label"]: r["score"] for r in classify(image, top_k=num_labels)}
+    answers = {
+        "food pipeline": food(image, top_k=num_labels),
+        "stock pipeline": stock(image, top_k=num_labels),
+    }
+    if (folder / "handler.py").is_file():
+        body = base64.b64encode(Path(image).read_bytes()).decode()
+        with endpoint_handler(folder) as handler:
+            answers["handler"] = handler({"inputs": body, "parameters": {"top_k": num_labels}})
+    for name, rows in answers.items():
+        scores = {r["label"]: r["score"] for r in rows}
         if abs(scores.get(label, -1.0) - score) > SCORE_TOLERANCE:
-            raise RuntimeError(
-                f"the {name} pipeline gives {label} {scores.get(label)}, not {score}"
-            )
+            raise RuntimeError(f"the {name} gives {label} {scores.get(label)}, not {score}")
+
+
+@contextmanager
+def endpoint_handler(folder: Path) -> Iterator[Any]:
+    """Import handler.py of a release as an endpoint does, its folder on the path; forget it afterwards."""
+    names = [name.removesuffix(".py") for name in CODE]
+    kept = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing more in the release
+    sys.path.insert(0, str(folder))
+    try:
+        spec = importlib.util.spec_from_file_location("handler.py", folder / "handler.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        with quiet_transformers():
+            handler = module.EndpointHandler(str(folder))
+        yield handler
+    finally:
+        sys.path.remove(str(folder))
+        sys.dont_write_bytecode = writes
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(kept)

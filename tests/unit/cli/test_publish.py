@@ -96,6 +96,13 @@ def test_release(food101, tiny_run, tmp_path):
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_release_with_a_handler(food101, tiny_run, tmp_path):
+    code, out, _ = food101("release", tiny_run, "--output", tmp_path / "out", "--handler")
+    assert code == 0 and "the food pipeline, and by its handler; sums in" in out
+    code, out, _ = food101("push", tmp_path / "out", "--repo_id=user/x", "--dry_run")
+    assert code == 0 and {"handler.py", "requirements.txt"} <= {*out.split()}
+
+
 @pytest.mark.parametrize(
     "words", [[], ["--public", "--dataset", "d", "--rescore", "5", "--tag", "v2"]]
 )

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.unit.card_files import format_1
 from tests.unit.toys import train, write_image_folder, write_recipe
 from training.common.errors import UserError
 from training.hub import release
-from training.hub.contents import CUSTOM_PIPELINES, MANIFEST, check_release
+from training.hub.contents import CUSTOM_PIPELINES, HANDLER, MANIFEST, check_release
 from training.hub.release import refuse_secrets, release_run, without_paths
 
 FILES = {
@@ -148,6 +149,49 @@ def test_weights_that_do_not_give_the_recorded_answer_are_not_released(run, tmp_
     with pytest.raises(RuntimeError, match="pipeline gives"):
         release_run(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_release_with_a_handler(tiny_run, tmp_path, monkeypatch):
+    modules = set(sys.modules)
+    release_run(tiny_run, tmp_path / "out", handler=True)
+    assert set(check_release(tmp_path / "out")) == FILES | set(HANDLER)
+    for path in release.handler_sources():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "### On an Inference Endpoint" in card and "SHA-256 of `handler.py`" in card
+    assert "Endpoint" not in (tiny_run / "release" / "README.md").read_text(encoding="utf-8")
+    # What was imported to try it is forgotten, and nothing of it stays behind.
+    new = {name for name in set(sys.modules) - modules if "." not in name}
+    assert not new & {"handler", "food_classification", "food_images"}
+    assert str(tmp_path / "out") not in sys.path
+    release_run(tiny_run, tmp_path / "out")  # and without it again
+    assert set(check_release(tmp_path / "out")) == FILES
+
+
+def test_a_handler_that_does_not_give_the_recorded_answer_is_not_released(
+    run, tmp_path, monkeypatch
+):
+    other = tmp_path / "handler.py"
+    other.write_text(
+        "class EndpointHandler:\n"
+        "    def __init__(self, path):\n"
+        "        import food_images  # of the release\n"
+        "        assert food_images.__file__.startswith(path)\n"
+        "    def __call__(self, data):\n"
+        "        assert data['inputs'] and data['parameters']['top_k'] == 3\n"
+        "        return [{'label': 'pizza', 'score': -1.0}]\n"
+    )
+    monkeypatch.setattr(release, "handler_sources", lambda: [other])
+    with pytest.raises(RuntimeError, match="the handler gives"):
+        release_run(run, tmp_path / "out", handler=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_token_in_the_handler_stops_the_release(run, tmp_path, monkeypatch, without_loading):
+    (tmp_path / "handler.py").write_text(f"TOKEN = {TOKEN!r}\n")
+    monkeypatch.setattr(release, "handler_sources", lambda: [tmp_path / "handler.py"])
+    with pytest.raises(UserError, match="handler.py of the release holds a token"):
+        release_run(run, tmp_path / "out", handler=True)
 
 
 TOKEN = "hf_" + "aB3" * 12  # no token of anybody's

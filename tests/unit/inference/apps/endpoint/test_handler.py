@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The endpoint's handler, imported as the endpoint's toolkit does: what a request gets."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference.apps.endpoint import handler as module
+from inference.food_classification import FoodClassificationPipeline
+from tests.unit.pictures import LABELS, assert_one_line, encode, exif, photo, png_header, scores
+from training.hub.contents import CUSTOM_PIPELINES, code_sources, handler_sources
+from training.hub.release import endpoint_handler
+
+PNG = [encode(photo(seed=seed), "PNG") for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def folder(model, processor, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("release")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "custom_pipelines": CUSTOM_PIPELINES})
+    )
+    for path in (*code_sources(), *handler_sources()):
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def handler(folder):
+    with endpoint_handler(folder) as handler:
+        yield handler
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def same(rows, expected):
+    assert [row["label"] for row in rows] == [row["label"] for row in expected]
+    assert [set(row) for row in rows] == [{"label", "name", "score"}] * len(rows)
+    assert scores(rows) == pytest.approx(scores(expected), abs=1e-6)
+
+
+def test_it_is_the_file_of_the_release(handler, folder):
+    assert type(handler).__module__ == "handler.py"
+    assert Path(type(handler)._pixels.__code__.co_filename).parent == folder
+    assert sorted(p.name for p in folder.iterdir() if p.suffix != ".json") == [
+        "food_classification.py", "food_images.py", "handler.py", "model.safetensors", "requirements.txt",
+    ]  # fmt: skip
+
+
+def test_one_image_in_every_form(handler, classify):
+    expected = classify(PNG[0])
+    for inputs in (
+        text(PNG[0]),
+        f"data:image/png;base64,{text(PNG[0])}",
+        Image.open(io.BytesIO(PNG[0])).convert("RGB"),  # as the toolkit hands over a raw body
+        PNG[0],
+        bytearray(PNG[0]),
+    ):
+        same(handler({"inputs": inputs}), expected)
+    assert json.loads(json.dumps(handler({"inputs": PNG[0]})))  # plain numbers
+
+
+def test_a_list(handler, classify, monkeypatch):
+    inputs = [text(PNG[0]), Image.open(io.BytesIO(PNG[1])), f"data:image/png;base64,{text(PNG[2])}"]
+    for answer, data in zip(handler({"inputs": inputs}), PNG, strict=True):
+        same(answer, classify(data))
+    many = handler({"inputs": [text(PNG[i % 3]) for i in range(module.BATCH + 3)]})
+    assert len(many) == module.BATCH + 3
+    same(many[-1], classify(PNG[(module.BATCH + 2) % 3]))
+    assert len(handler({"inputs": [text(PNG[0])]})) == 1
+
+
+def test_orientation_and_transparency(handler, classify):
+    sideways = encode(photo(40, 90), quality=95, exif=exif(6))
+    same(handler({"inputs": text(sideways)}), classify(sideways))
+    body = Image.open(io.BytesIO(sideways)).convert("RGB")  # keeps its EXIF
+    same(handler({"inputs": body}), classify(sideways))
+    upright = Image.fromarray(np.rot90(np.asarray(Image.open(io.BytesIO(sideways))), -1))
+    same(handler({"inputs": upright}), classify(sideways))
+    clear = photo()
+    clear.putalpha(photo(seed=7).convert("L"))
+    same(handler({"inputs": text(encode(clear, "PNG"))}), classify(encode(clear, "PNG")))
+
+
+def test_parameters(handler, classify):
+    image = text(PNG[0])
+    for top_k in (1, 3, 100, "3"):  # those of a query are text
+        rows = handler({"inputs": image, "parameters": {"top_k": top_k}})
+        same(rows, classify(PNG[0], top_k=int(top_k)))
+    for function in ("softmax", "sigmoid", "none", "Sigmoid", None):
+        options = {"function_to_apply": function, "top_k": len(LABELS)}
+        same(handler({"inputs": image, "parameters": options}), classify(PNG[0], **options))
+    assert handler({"inputs": image, "parameters": None}) == handler({"inputs": image})
+
+
+def test_a_network_of_several_labels_at_once(handler, classify, monkeypatch):
+    monkeypatch.setattr(handler.model.config, "problem_type", "multi_label_classification")
+    same(handler({"inputs": PNG[0]}), classify(PNG[0], function_to_apply="sigmoid"))
+
+
+URL = "https://example.org/a.jpg?x=1"
+BAD = {
+    "url": (URL, f"'{URL}': URLs are not fetched"),
+    "local url": ("file:///etc/passwd", "'file:///etc/passwd': URLs are not fetched"),
+    "path": ("/etc/passwd", "'/etc/passwd' is not an image in base64"),
+    "path of the release": ("config.json", "'config.json' is not an image in base64"),
+    "a path in the letters of base64": ("etc/passwd01", "not a readable image"),
+    "empty": ("", "'' is not an image in base64"),
+    "long garbage": ("?" * 10_000, "is not an image in base64"),
+    "base64 in lines": (base64.encodebytes(PNG[0]).decode(), "without line breaks"),
+    "base64 of text": (text(b"hello, I am a text"), "not a readable image"),
+    "half": (text(PNG[0][: len(PNG[0]) // 2]), "not a readable image"),
+    "bomb": (text(png_header(20_000, 10_000)), "ake it smaller"),
+    "data url of a text": ("data:text/plain;base64,aGVsbG8=", "not an image in base64"),
+    "data url, cut": (f"data:image/png;base64,{text(PNG[0])[:-1]}", "not strictly base64"),
+    "number": (7, "a int is not an image"),
+    "dict": ({"url": URL}, "a dict is not an image"),
+    "nested list": ([text(PNG[0])], "a list is not an image"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused_in_one_line(handler, no_network, name):
+    inputs, part = BAD[name]
+    if name != "nested list":
+        with pytest.raises(ValueError) as error:
+            handler({"inputs": inputs})
+        assert_one_line(error, "the image: ", part)
+    with pytest.raises(ValueError) as error:
+        handler({"inputs": [text(PNG[0]), inputs]})
+    assert_one_line(error, "image 1 of the list: ", part)
+    assert no_network == []
+
+
+@pytest.mark.parametrize(
+    "data, part",
+    [
+        ({}, 'the request has no "inputs"'),
+        ({"inputs": None}, 'the request has no "inputs"'),
+        ([], 'the request has no "inputs"'),
+        ({"inputs": []}, "the list of images is empty"),
+        ({"parameters": {"top_k": 0}}, "top_k must be a whole number of at least 1, not 0"),
+        ({"parameters": {"top_k": "all"}}, "not 'all'"),
+        ({"parameters": {"top_k": True}}, "not True"),
+        ({"parameters": {"top_k": 2.0}}, "not 2.0"),
+        ({"parameters": {"function_to_apply": "log"}}, "one of softmax, sigmoid, none, not 'log'"),
+        ({"parameters": {"function_to_apply": 1}}, "not 1"),
+        ({"parameters": {"topk": 1, "top_k": 1}}, "parameters ['topk']: unknown; give top_k"),
+        ({"parameters": [3]}, "parameters [3]: unknown"),
+    ],
+)
+def test_requests_that_are_none(handler, data, part):
+    if isinstance(data, dict) and "parameters" in data:
+        data = {"inputs": PNG[0], **data}
+    with pytest.raises(ValueError) as error:
+        handler(data)
+    assert_one_line(error, part)
+
+
+def test_what_the_container_installs():
+    """Nothing that would exchange what it has: with a newer Hub client its own code breaks."""
+    (path,) = [path for path in handler_sources() if path.name == "requirements.txt"]
+    lines = [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    names = [re.split(r"[^\w-]", line)[0] for line in lines if line]
+    assert names == ["pillow"] and not any("==" in line for line in lines)
+
+
+def test_the_pipeline_class_is_not_needed(handler):
+    assert not isinstance(handler.model, FoodClassificationPipeline)
+    assert "FoodClassificationPipeline" not in Path(module.__file__).read_text(encoding="utf-8")
