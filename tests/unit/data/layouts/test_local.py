@@ -75,6 +75,7 @@ LAYOUTS = {
     "parquet, several files": (TWO, lambda r, p: made.parquet(r, p, shards=3)),
     "parquet in data/": (TWO, lambda r, p: made.parquet(r / "data", p).parent),
     "parquet of bytes": (TWO, lambda r, p: made.parquet(r, p, "bytes", ("jpeg", "dish"))),
+    "parquet of bytes, several files": (TWO, lambda r, p: made.parquet(r, p, "bytes", shards=3)),
     "parquet of structs": (TWO, lambda r, p: made.parquet(r, p, "struct", ("photo", "class"))),
     "parquet of paths": (TWO, lambda r, p: made.parquet(r, p, "path", ("where", "what"))),
     "a saved DatasetDict": (TWO, made.saved),

@@ -4,11 +4,15 @@
 import os
 
 import datasets
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features
 
 from tests.unit.data.layouts.made import LABELS, found_counts, photo, write
 from training.common.errors import UserError
+from training.data.array_store import cache_folder
+from training.data.layouts import parquet
 from training.data.layouts.parquet import open_parquet, own_label_names
 
 
@@ -56,3 +60,39 @@ def test_names_of_a_file(tmp_path):
     path = table(tmp_path / "a.parquet", LABELS, [LABELS[0]])
     assert own_label_names(path, "label") == LABELS
     assert own_label_names(path, "image") is own_label_names(path, "other") is None
+
+
+def test_one_row_group_is_copied_in_parts(tmp_path, monkeypatch):
+    """pandas writes one, however large: it would have to fit into memory."""
+    monkeypatch.setattr(parquet, "BATCH_BYTES", 2000)
+    path = table(tmp_path / "d" / "train.parquet", LABELS, LABELS * 20)
+    assert pq.read_metadata(path).num_row_groups == 1
+    rows = open_parquet(tmp_path / "d", ["train.parquet"])[0][1]
+    assert rows["label"][:] == [0, 1, 2] * 20 and rows.data.column("label").num_chunks > 5
+
+
+def test_categories_of_pandas(tmp_path):
+    labels = ["b", "a", "b", None]
+    images = [photo(i) for i in range(4)]
+    frame = pd.DataFrame({"image": images, "label": pd.Categorical(labels)})
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert open_parquet(tmp_path, ["t.parquet"])[0][1]["label"][:] == labels
+
+
+def test_a_damaged_page_or_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    path = table(tmp_path / "d" / "a.parquet", LABELS, LABELS * 20)
+    data = bytearray(path.read_bytes())
+    data[4:200] = b"\xff" * 196
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="a.parquet cannot be read: ") as error:
+        open_parquet(tmp_path / "d", ["a.parquet"])
+    assert "\n" not in str(error.value)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    table(path, LABELS, LABELS * 20, first=500)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match="No space left on device; free space, or choose another"):
+        open_parquet(tmp_path / "d", ["a.parquet"])
+    assert not list((cache_folder() / "parquet").glob(".*"))
