@@ -17,6 +17,7 @@ from training.data.found import Found
 from training.data.layouts.columns import as_piece, resolver
 from training.data.layouts.local import is_glob, read_local
 from training.data.layouts.parquet import own_label_names
+from training.data.layouts.tables import refuse_split_column
 from training.data.sample import load_sample
 from training.data.splits import Source
 
@@ -51,18 +52,26 @@ def _load_hub(args: DataArguments) -> tuple[str | None, Found]:
         builder.download_and_prepare()
     except datasets.exceptions.DatasetNotFoundError as error:
         raise UserError(f"dataset {name} is not on the Hub: {one_line(error)}") from error
+    except (ValueError, RuntimeError, datasets.exceptions.DataFilesNotFoundError) as error:
+        raise UserError(
+            f"dataset {name} cannot be read ({one_line(error)}): download the files that you want, and give "
+            "their folder"
+        ) from error
     except (ConnectionError, OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise UserError(
             f"dataset {name} cannot be loaded: {one_line(error)}; check the network, or give a "
             "local folder with --dataset PATH"
         ) from error
+    splits = builder.as_dataset()
+    if len(splits) == 1:
+        refuse_split_column(next(iter(splits.values())), name)
     # The builder's hash is the commit that was read, also offline and from the cache.
     commit = builder.hash if re.fullmatch("[0-9a-f]{40}", builder.hash or "") else None
     splits = {
         str(split): [
             as_piece(_own_names(each, builder, str(split), args), args, name, resolver([]))
         ]
-        for split, each in builder.as_dataset().items()
+        for split, each in splits.items()
     }
     return commit, Found(f"the Hub's {name} with {', '.join(splits)}", splits)
 

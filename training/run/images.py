@@ -114,6 +114,8 @@ def _name(row: Row) -> str:
 def _csv(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    # Python before 3.13 does not quote a carriage return, and reads it as the end of the row.
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in (header, *rows):
+        (quoted if any("\r" in cell for cell in row) else writer).writerow(row)
     return text.getvalue()

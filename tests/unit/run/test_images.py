@@ -121,3 +121,16 @@ def test_a_run_of_an_older_version_knows_its_fingerprints(run, root):
 def test_the_run_of_a_checkpoint(tmp_path):
     assert run_of(str(tmp_path / "run" / "checkpoint-3")) == (tmp_path / "run").resolve()
     assert run_of(str(tmp_path / "run" / "probe" / "checkpoint-3")) == (tmp_path / "run").resolve()
+
+
+def test_names_of_two_lines_are_read_again(tmp_path, root):
+    for name in ("a\rb.jpg", "a\nb.jpg", 'a",b.jpg'):
+        (root / "train" / "pizza" / name).write_bytes(jpeg(500 + len(name) + ord(name[1])))
+    run = tmp_path / "odd"
+    run.mkdir()
+    write_images(run, load_splits(arguments(root)))
+    refuse_changed(run, load_splits(arguments(root)))
+    (root / "train" / "pizza" / "a\rb.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 removed \(train/pizza/a\\rb.jpg\)") as error:
+        refuse_changed(run, load_splits(arguments(root)))
+    assert "\n" not in str(error.value) and "\r" not in str(error.value)

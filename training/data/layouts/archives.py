@@ -31,7 +31,7 @@ from training.common.files import sha256_file
 from training.data.array_store import GB, RESERVE, cache_folder
 from training.data.found import Found
 from training.data.layouts.folders import as_dataset
-from training.data.layouts.split_words import split_of, split_of_file
+from training.data.layouts.split_words import refuse_like_splits, split_of, split_of_file
 from training.data.layouts.walk import Tree, label_of, walk
 
 # Photographs are compressed already: what expands to more than this is no archive of photographs.
@@ -137,6 +137,7 @@ def read_webdataset(folder: Path, tars: list[Path]) -> Found | None:
         beside[_key(name)][PurePosixPath(name).suffix.lower()] = name
     if not _has_labels_beside(tree, [beside.get(_key(name), {}) for name in tree.images], tars):
         return None
+    refuse_like_splits(stem for stem in map(_stem, tars) if not split_of_file(stem))
     rows, used = defaultdict(list), set()
     for name in tree.images:
         top = name.split("/")[0] if len(tars) > 1 else _stem(tars[0])

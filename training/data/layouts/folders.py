@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from datasets import Dataset, Features, Image, Value
 
 from training.common.errors import UserError
 from training.data.found import Found, LeftOut, names
-from training.data.layouts.split_words import split_of
+from training.data.layouts.split_words import refuse_like_splits, split_of
 from training.data.layouts.walk import Tree, kind_of, label_of
 
 FEATURES = Features({"image": Image(decode=False), "label": Value("string")})
@@ -65,6 +65,7 @@ def read_label_folders(tree: Tree, base: str) -> Found:
         rows, left_out = _splits_below(images)
         layout, level = "a folder for each label, with one for each split in it", 1
     else:
+        _refuse_like_splits(images)
         rows, left_out = _no_splits(images)
         layout, level = "a folder for each label", 1
     wrapped = f", in {base}" if base else ""
@@ -127,6 +128,16 @@ def _splits_below(images: dict[str, tuple[str, ...]]) -> tuple[dict[str, Rows], 
         else:
             rows[split].append((name, label_of(parts[0])))
     return dict(rows), left_out
+
+
+def _refuse_like_splits(images: dict[str, tuple[str, ...]]) -> None:
+    """Refuse training_set/cats/ and test_set/cats/: two labels with the same folders in them."""
+    inside: dict[str, set[str]] = defaultdict(set)
+    for parts in images.values():
+        if len(parts) > 2:
+            inside[parts[0]].add(parts[1])
+    counts = Counter(folder for each in inside.values() for folder in each)
+    refuse_like_splits(top for top, each in inside.items() if any(counts[f] > 1 for f in each))
 
 
 def _no_splits(images: dict[str, tuple[str, ...]]) -> tuple[dict[str, Rows], list[LeftOut]]:

@@ -143,8 +143,17 @@ def _bases(tree: Tree) -> list[str]:
         only_images = all(len(parts) == 2 for parts in inside) and not any(map(is_table, content))
         if split_of(top) or only_images:
             return bases
+        beside = [f for f in tree.folders if f.startswith(base) and "/" not in f[len(base) :]]
+        if len(beside) > 1 and tree.images and not _is_wrapper(tree, base, top, inside):
+            return bases  # the others may be labels without an image
         base = f"{base}{top}/"
         bases.append(base)
+
+
+def _is_wrapper(tree: Tree, base: str, top: str, inside: list[list[str]]) -> bool:
+    """Say whether a folder beside others without images holds the data set, and is no label."""
+    splits = any(len(parts) > 2 and split_of(parts[1]) for parts in inside)
+    return splits or is_food101_folder(tree.root / base / top)
 
 
 def _has_label_folders(tree: Tree, base: str) -> bool:

@@ -18,7 +18,7 @@ from training.data.array_store import cache_folder
 from training.data.found import Found, LeftOut
 from training.data.layouts.archives import unpacked_around
 from training.data.layouts.columns import as_piece, resolver
-from training.data.layouts.tables import is_table, read_shared_out
+from training.data.layouts.tables import is_table, read_shared_out, refuse_split_column
 from training.data.layouts.walk import Tree, kind_of
 from training.data.splits import image_paths
 
@@ -114,6 +114,8 @@ def _pieces(
     splits: dict[str, Dataset], folder: Path, args: DataArguments
 ) -> dict[str, list[Dataset]]:
     resolve = resolver([folder], unpacked_around(folder))
+    if len(splits) == 1:
+        refuse_split_column(next(iter(splits.values())), folder.name)
     return {
         split: [as_piece(each, args, f"{folder.name} ({split})", resolve)]
         for split, each in splits.items()

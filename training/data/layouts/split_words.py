@@ -31,6 +31,26 @@ def split_of_file(stem: str) -> str | None:
     return split_of(match[1]) if match else None
 
 
+def refuse_like_splits(names: Iterable[str]) -> None:
+    """Refuse folders or files that seem to be splits and are not called so: training_set, test_set.
+
+    Raises:
+        UserError: two of them hold the words of two splits.
+    """
+    like: dict[str, str] = {}
+    for name in names:
+        words = {_CANONICAL.get(word) for word in re.split(r"[^a-z]+", name.casefold())} - {None}
+        if len(words) == 1 and split_of(name) is None:
+            like.setdefault(words.pop(), name)
+    if len(like) > 1:
+        each = sorted(like.items(), key=lambda item: item[0] != "train")
+        called = " and ".join(name for _, name in each)
+        raise UserError(
+            f"{called} may be splits or labels: if they are splits, call them {' and '.join(s for s, _ in each)}; "
+            "if not, rename one"
+        )
+
+
 def find_split(splits: Iterable[str], wanted: str) -> str | None:
     """Find `wanted` among the names of splits: itself, else one that means the same.
 

@@ -29,7 +29,7 @@ from training.data.layouts.columns import (
     resolver,
 )
 from training.data.layouts.parquet import open_parquet
-from training.data.layouts.split_words import split_of, split_of_file
+from training.data.layouts.split_words import refuse_like_splits, split_of, split_of_file
 from training.data.layouts.text_tables import TEXT_TABLES, is_text_table, read_text_table
 from training.data.layouts.walk import Tree, kind_of
 from training.data.splits import image_paths
@@ -248,12 +248,30 @@ def _by_split(files: Iterable[str], base: str) -> dict[str, list[str]]:
             f"{PurePosixPath(plain[0]).suffix}, or give its path"
         )
     if not by_split and plain:
+        refuse_like_splits(PurePosixPath(name).stem for name in plain)
         if len(text) > 1 and any(PurePosixPath(name).stem.lower() != "metadata" for name in text):
             raise UserError(
                 f"several tables may hold the labels: give the path of one of {names(text, 5)}"
             )
         by_split["train"] = plain
     return dict(by_split)
+
+
+def refuse_split_column(table: Dataset, where: str) -> None:
+    """Refuse rows of several splits in what is one split.
+
+    Raises:
+        UserError: a column names several.
+    """
+    names_ = [name for name in table.column_names if name.lower() in SPLIT_COLUMNS]
+    for name in names_:
+        words = set(table[name][:])
+        found = {split_of(word) for word in words if isinstance(word, str)} - {None}
+        if len(found) > 1:
+            raise UserError(
+                f"column {name} of {where} names the splits {', '.join(sorted(found))}: write a split for each "
+                "(DatasetDict, or a file a split)"
+            )
 
 
 def _split_of_table(name: str) -> str | None:

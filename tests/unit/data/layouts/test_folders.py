@@ -88,3 +88,21 @@ def test_splits_below_labels_survive_a_loose_image(tmp_path):
 def test_a_split_below_one_label_only_is_a_question(tmp_path):
     root = lay_out(tmp_path / "d", "data/train/a/1.jpg", "data/train/b/1.jpg", "docs/figure.png")
     assert "data/train/ is named like a split, and docs/ has none" in refusal(root)
+
+
+def test_splits_that_are_not_called_so_are_a_question(tmp_path):
+    """Kaggle's training_set/cats and test_set/cats: two labels were trained, train and test."""
+    sets = [f"{s}/{n}/1.jpg" for s in ("training_set", "test_set") for n in ("cats", "dogs")]
+    root = lay_out(tmp_path / "d", *sets, "single_prediction/1.jpg")
+    assert "training_set and test_set may be splits or labels" in refusal(root)
+    root = lay_out(tmp_path / "e", "bullet_train/1.jpg", "test kitchen/1.jpg")
+    assert found_counts(root) == {"train": {"bullet_train": 1, "test kitchen": 1}}
+
+
+def test_a_label_without_an_image_makes_no_wrapper_of_the_other(tmp_path):
+    root = lay_out(tmp_path / "d", "pizza/camera/1.jpg", "pizza/phone/2.jpg", "sushi/notes.txt")
+    assert found_counts(root) == {"train": {"pizza": 2}}
+    found = load_source(DataArguments(dataset=str(root)))[1]
+    assert found.empty_labels == (("train", "sushi"),)
+    root = lay_out(tmp_path / "e", "in/train/a/1.jpg", "in/train/b/2.jpg", "docs/notes.txt")
+    assert found_counts(root) == {"train": {"a": 1, "b": 1}}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from datasets import ClassLabel, Dataset, Features
+from datasets import ClassLabel, Dataset, Features, Value
 
 from tests.unit.data.layouts.made import (
     LABELS,
@@ -155,3 +155,14 @@ def test_what_lies_beside_a_snapshot_is_named(tmp_path):
     write(root / "extra.txt", b"x")
     _, found = load_source(DataArguments(dataset=str(root)))
     assert {each.path for each in found.left_out} == {"README.md", "extra.txt"}
+
+
+def test_a_column_of_splits_in_one_split_is_refused(tmp_path):
+    """Its test rows were trained on."""
+    rows = {"image": [None] * 4, "label": ["a", "b"] * 2, "split": ["train", "test"] * 2}
+    features = Features(
+        {"image": datasets.Image(), "label": Value("string"), "split": Value("string")}
+    )
+    Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "d")
+    with pytest.raises(UserError, match="column split of d names the splits test, train: write"):
+        found_counts(tmp_path / "d")

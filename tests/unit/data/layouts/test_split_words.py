@@ -4,7 +4,12 @@
 import pytest
 
 from training.common.errors import UserError
-from training.data.layouts.split_words import find_split, split_of, split_of_file
+from training.data.layouts.split_words import (
+    find_split,
+    refuse_like_splits,
+    split_of,
+    split_of_file,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,3 +34,17 @@ def test_a_split_is_found_by_what_it_means():
     with pytest.raises(UserError, match="splits val and dev both mean validation"):
         find_split(["train", "val", "dev"], "validation")
     assert find_split(["validation", "dev"], "validation") == "validation"  # by its name
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("training_set", "test_set"), ("food-train-01", "food-val-01"), ("train2017", "val2017")],
+)
+def test_what_may_be_splits_is_a_question(names):
+    with pytest.raises(UserError, match=f"{names[0]} and {names[1]} may be splits or labels"):
+        refuse_like_splits(names)
+
+
+def test_a_word_in_one_name_only_says_nothing():
+    refuse_like_splits(["bullet_train", "freight train", "pizza", "contest", "train", "test"])
+    refuse_like_splits(["train and test", "test"])

@@ -250,3 +250,10 @@ def test_a_glob_of_tables_in_several_folders(tmp_path):
         folder.mkdir()
         (tmp_path / "d" / f"{split}-00000-of-00001.parquet").rename(folder / f"{split}.parquet")
     assert found_counts(tmp_path / "d" / "*" / "*.parquet") == counts_of(photos())
+
+
+def test_parquet_files_that_may_be_splits_are_a_question(tmp_path):
+    root = made.parquet(tmp_path / "d", photos())
+    for split in ("train", "test"):
+        (root / f"{split}-00000-of-00001.parquet").rename(root / f"food_{split}.parquet")
+    assert "food_train and food_test may be splits or labels" in refusal(root)
