@@ -136,23 +136,28 @@ def _bases(tree: Tree) -> list[str]:
     bases, base = [""], ""
     while True:
         inside = [name[len(base) :].split("/") for name in content]
-        tops = {parts[0] for parts in inside}
-        if len(tops) != 1 or any(len(parts) == 1 for parts in inside):
+        tops = {parts[0] for parts in inside if len(parts) > 1}
+        if len(tops) != 1:
             return bases
         (top,) = tops
+        wrapper = _is_wrapper(tree, base, top, inside)
+        if any(len(parts) == 1 for parts in inside) and not wrapper:
+            return bases
         only_images = all(len(parts) == 2 for parts in inside) and not any(map(is_table, content))
         if split_of(top) or only_images:
             return bases
         beside = [f for f in tree.folders if f.startswith(base) and "/" not in f[len(base) :]]
-        if len(beside) > 1 and tree.images and not _is_wrapper(tree, base, top, inside):
+        if len(beside) > 1 and tree.images and not wrapper:
             return bases  # the others may be labels without an image
         base = f"{base}{top}/"
+        content = [name for name in content if name.startswith(base)]
         bases.append(base)
 
 
 def _is_wrapper(tree: Tree, base: str, top: str, inside: list[list[str]]) -> bool:
-    """Say whether a folder beside others without images holds the data set, and is no label."""
-    splits = any(len(parts) > 2 and split_of(parts[1]) for parts in inside)
+    """Say whether a folder holds the data set, whatever lies beside it, and is no label."""
+    # A split somewhere in it, with folders of labels: parts[-1] is a file, parts[-2] a label or deeper.
+    splits = any(split_of(part) for parts in inside for part in parts[1:-2])
     return splits or is_food101_folder(tree.root / base / top)
 
 

@@ -285,3 +285,15 @@ def test_a_file_without_a_row_is_told(tmp_path):
     assert found_counts(root) == counts_of(photos(("train",)))
     made.write_parquet(root / "test.parquet", [], "bytes", ("image", "label"))
     assert "test.parquet has no row: remove it" in refusal(root)
+
+
+def test_what_lies_beside_a_wrapping_folder_is_named(tmp_path):
+    each = photos()
+    made.folders(tmp_path / "d" / "in" / "data", each)
+    beside = ("logo.png", "prices.csv", "in/notes.txt", "in/one.jpg")
+    for name in beside:
+        made.write(tmp_path / "d" / name, b"a,b\n1,2\n")
+    assert found_counts(tmp_path / "d") == counts_of(each)
+    _, found = load_source(DataArguments(dataset=str(tmp_path / "d")))
+    assert {each.path for each in found.left_out} == set(beside)
+    assert found.num_found() == 21 + 4
