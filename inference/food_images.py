@@ -5,37 +5,57 @@
     pixels = decode_image("dinner.jpg")  # uint8 (height, width, 3)
 
 Paths, `Path`, bytes, PIL images and uint8 arrays are accepted; EXIF orientation is applied,
-transparency is laid on white, CMYK, palette and 16-bit images are converted; the pixel count is
-checked in the header before anything is decoded; URLs are never fetched.
-
-It imports the standard library, numpy, PIL and torch only, because it runs on machines that know
-nothing else of this project. Training uses the same code, so that evaluation and inference see the
-same pixels.
+transparency is laid on white, CMYK, palette and 16-bit images are converted; what could take more
+than 1 GB or 8 s is refused by its header; URLs are never fetched. It runs on machines that know
+nothing else of this project, with numpy, PIL and torch. Training uses the same code, so that
+evaluation and inference see the same pixels.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import io
+import logging
 import os
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 try:  # optional and bit-exact: libjpeg-turbo straight into an array, without Pillow's copies
     import simplejpeg
 except ImportError:
     simplejpeg = None
+try:  # optional: HEIC, which Pillow does not know
+    import pi_heif
+except ImportError:
+    pi_heif = None
 
+# Together they bound what an image can take: 1 GB and 8 s of CPU (docs/images.md has the table).
 MAX_IMAGE_PIXELS = 64_000_000  # about 0.2 GB as RGB; a 200-megapixel file can hide in 30 kB
+MAX_FILE_BYTES = 2**28  # 64 megapixels of four bytes each, and a header; of DENSE formats a quarter
+DENSE, HEAVY = rb"\xff\xd8|RIFF|....ftyp", rb"RIFF|....ftyp"  # how JPEG, and WebP, AVIF, HEIC begin
+MAX_HEADER_BYTES = 2**23  # profiles, EXIF, tables: what stands in front of the pixels
+MAX_SCANS = 50  # of a progressive JPEG, which has about ten; each goes through all pixels
+MAX_RATIO = 200  # of the sides: resized by the shorter one, the longer one stays as long
 # What Pillow may try: EPS runs Ghostscript, and the rare formats have the least tested decoders.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 ImageSource = str | os.PathLike | bytes | bytearray | Image.Image | np.ndarray
+
+# What is wrong with a file is said once, in the exception. These three are for the whole process,
+# as ways to be quiet for one image only (catch_warnings, another stderr) are not thread-safe.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+with contextlib.suppress(AttributeError, OSError):  # linked in another way, as on Windows
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)  # libtiff writes to stderr, from C
+    ctypes.CDLL(Image.core.__file__).TIFFSetWarningHandler(None)
 
 
 class InvalidImageError(ValueError):
@@ -75,63 +95,127 @@ def decode_image(
             _check_size(source.size, max_pixels)
             return _to_rgb(source)
         data = _read(source)
-        # Reads the header only. Pillow's own bomb check warns or raises at other sizes.
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image.size, max_pixels)
+        with _open(data, max_pixels) as image:
             return _decode(image, data, reduce)
     except InvalidImageError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InvalidImageError(
-            f"{error} Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
-        ) from error
-    except Exception as error:  # Pillow's decoders raise anything on damaged files
-        reason = str(error).split(" <_io")[0]  # Pillow names the buffer's address
-        reason = " ".join(reason.split()) or type(error).__name__
-        raise InvalidImageError(
-            f"not a readable image ({reason}); give a JPEG, PNG or WebP"
-        ) from error
+    except Exception as error:  # Pillow raises anything, and may name the address of a buffer
+        reason = " ".join(str(error).split(" <_io")[0].split()) or type(error).__name__
+        said = f"not a readable image ({reason}); give a JPEG, PNG or WebP"
+        raise InvalidImageError(said) from error
 
 
-def _decode(
-    image: Image.Image, data: bytes, reduce: Callable[[int, int], int] | None
-) -> np.ndarray:
+class _Metered(io.BytesIO):
+    """A file's bytes, which Pillow may read for so long."""
+
+    budget = MAX_HEADER_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.budget -= len(data) + 8  # for each of many blocks or tags, some Python is run
+        if self.budget < 0:
+            raise InvalidImageError(
+                f"over {MAX_HEADER_BYTES:,} bytes besides pixels; save it as PNG"
+            )
+        return data
+
+
+_RAW = "a camera's raw file; develop it and save it as JPEG"
+_NOT_READ = {  # how files begin -> what they are, and the cure
+    rb"\xff\x0a|\0\0\0\x0cJXL ": "JPEG XL; save it as JPEG",
+    rb"II\*\0....CR|....ftypcrx |IIU\0|IIR[OS]|MMOR|FUJIFILM": _RAW,
+    rb"P[123]\s": "a PPM in plain text; save it as PNG",
+}
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a JPEG: of some length, or the end
+_T = Image.Transpose
+_UPRIGHT = {  # EXIF orientation -> what turns it upright; from 5 on the image lies on its side
+    2: _T.FLIP_LEFT_RIGHT, 3: _T.ROTATE_180, 4: _T.FLIP_TOP_BOTTOM, 5: _T.TRANSPOSE,
+    6: _T.ROTATE_270, 7: _T.TRANSVERSE, 8: _T.ROTATE_90,
+}  # fmt: skip
+_HEIC = rb"....ftyp(?!avi)(.{0,200}?(hei[cxms]|hev[cxms])|mif1.{0,2000}?hvc1)"
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Read an image's header; not by Image.open, which warns of sizes other than ours."""
+    max_bytes = MAX_FILE_BYTES // (4 if re.match(DENSE, data, re.S) else 1)
+    if heavy := re.match(HEAVY, data, re.S):  # their decoders keep several copies of the pixels
+        max_pixels = min(max_pixels, max(MAX_IMAGE_PIXELS, max_pixels) * 3 // 4)
+    if len(data) > max_bytes:
+        raise InvalidImageError(f"over the limit of {max_bytes:,} bytes; make it smaller")
+    _refuse_by_name(data)
+    if re.match(_HEIC, data, re.S):
+        if pi_heif is None:
+            raise InvalidImageError("HEIC, as iPhones save: pip install pi-heif, or export a JPEG")
+        image = pi_heif.open_heif(data)
+        _check_size(image.size, max_pixels)
+        return image.to_pillow()  # upright
+    (Image.preinit if data[:2] == b"\xff\xd8" else Image.init)()  # the plugins: JPEG needs few
+    for kind in FORMATS:
+        factory, accepts = Image.OPEN.get(kind, (None, lambda _: False))
+        if accepts(data[:16]) is True:
+            metered = len(data) > 2**20 and not heavy  # those are read whole
+            file = _Metered(data) if metered else io.BytesIO(data)
+            image = factory(file, None)
+            if metered:
+                file.budget = len(data) + MAX_HEADER_BYTES
+            _check_size(image.size, max_pixels)
+            return image
+    raise ValueError("no format that is known here")
+
+
+def _refuse_by_name(data: bytes) -> None:
+    for start, said in _NOT_READ.items():
+        if re.match(start, data, re.S):
+            raise InvalidImageError(said)
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        file = _Metered(data)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+        file.seek(tags.next)
+        tags.load(file)
+        # DNGVersion; or only a thumbnail, which Pillow would read, with the image behind it
+        if 50706 in tags or (tags.get(254, 0) & 1 and (330 in tags or 271 in tags)):
+            raise InvalidImageError(_RAW)
+
+
+def _decode(image: Image.Image, data: bytes, reduce: Callable | None) -> np.ndarray:
     if image.format not in ("JPEG", "MPO"):  # MPO: what phones write, a JPEG with more behind it
         pixels = _to_rgb(image)
         if reduce is not None:
             reduce(*pixels.shape[:2])
         return pixels
     width, height = image.size
+    # Small ones take no seconds; a film behind the photograph may look like scans.
+    if width * height * len(data) > 2**36 and data.count(b"\xff\xda") > MAX_SCANS:
+        _check_scans(data)
     orientation = _orientation(image)
-    factor = 1
-    if reduce is not None:
-        factor = reduce(width, height) if orientation >= 5 else reduce(height, width)
-    if min(width, height) < 16:  # the two decoders round tiny sizes differently
+    upright = (width, height) if orientation >= 5 else (height, width)
+    factor = 1 if reduce is None else reduce(*upright)
+    if min(upright) < 16:  # the two decoders round tiny sizes differently
         factor = 1
-    if simplejpeg is not None and orientation == 1 and image.mode in ("RGB", "L"):
+    quick = simplejpeg is not None and len(data) < 2**25  # for Pillow may do it all again
+    if quick and orientation == 1 and image.mode in ("RGB", "L"):
         at_least = {"min_height": -(-height // factor), "min_width": -(-width // factor)}
-        try:
+        with contextlib.suppress(ValueError):  # strict about damage; Pillow's verdict counts
             return simplejpeg.decode_jpeg(data, "RGB", min_factor=factor, **at_least)
-        except ValueError:
-            pass  # strict about any damage; Pillow's verdict below is the one that counts
     if factor > 1:
         image.draft(None, (width // factor, height // factor))
     return _to_rgb(image)
 
 
-_UPRIGHT = {  # EXIF orientation -> what turns it upright; from 5 on the image lies on its side
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+def _check_scans(data: bytes) -> None:
+    at = segments = scans = 0
+    while (marker := _MARKER.search(data, at)) and marker[0] != b"\xff\xd9":
+        segments, scans = segments + 1, scans + (marker[0] == b"\xff\xda")
+        if scans > MAX_SCANS or segments > 100 * MAX_SCANS:
+            raise InvalidImageError(f"a JPEG of over {MAX_SCANS} scans; save it again, baseline")
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
 
 
 def _orientation(image: Image.Image) -> int:
     """Read the EXIF orientation, 1 to 8; 1, upright, where there is none or the data is damaged."""
+    exif = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
+    if len(exif) > MAX_HEADER_BYTES:  # behind the pixels
+        raise InvalidImageError(f"{len(exif):,} bytes of EXIF; save it again without metadata")
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a SyntaxError, struct.error, OSError ...: the pixels are not to blame
@@ -142,26 +226,20 @@ def _orientation(image: Image.Image) -> int:
 def _read(source: str | os.PathLike | bytes | bytearray) -> bytes:
     if isinstance(source, (str, os.PathLike)):
         if not os.path.isfile(source):
-            raise InvalidImageError(_why_not_a_file(os.fsdecode(source)))
-        data = Path(os.fsdecode(source)).read_bytes()
+            what = "a folder" if os.path.isdir(source) else "no such file"
+            if "://" in (path := os.fsdecode(source)) or path[:5].lower() == "data:":
+                what = "URLs are not fetched"
+            raise InvalidImageError(f"{what}; give the path or the bytes of an image file")
+        with open(source, "rb") as file:
+            data = file.read(min(os.path.getsize(source), MAX_FILE_BYTES + 1))
     elif isinstance(source, (bytes, bytearray)):
-        data = bytes(source)
+        data = bytes(source[: MAX_FILE_BYTES + 1])
     else:
-        raise InvalidImageError(
-            f"a {type(source).__name__} is not an image; "
-            "give a path, bytes, a PIL image or a uint8 array"
-        )
+        known = "a path, bytes, a PIL image or a uint8 array"
+        raise InvalidImageError(f"a {type(source).__name__} is not an image; give {known}")
     if not data:
         raise InvalidImageError("0 bytes; give a whole image file")
     return data
-
-
-def _why_not_a_file(path: str) -> str:
-    if "://" in path or path[:5].lower() == "data:":
-        return "URLs are not fetched; download the image and give its path or bytes"
-    if os.path.isdir(path):
-        return "a folder; give the paths of its image files"
-    return "no such file; give the path of an image file"
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -169,40 +247,82 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if width * height == 0:
         raise InvalidImageError(f"{width} x {height} has no pixels; give a whole image")
     if width * height > max_pixels:
-        raise InvalidImageError(
-            f"{width} x {height} = {width * height:,} pixels are over the limit of "
-            f"{max_pixels:,}; make it smaller or raise max_image_pixels"
-        )
+        pixels = f"{width} x {height} = {width * height:,} pixels"
+        cure = "make it smaller or raise max_image_pixels"
+        raise InvalidImageError(f"{pixels} are over the limit of {max_pixels:,}; {cure}")
+    if max(size) > MAX_RATIO * min(size):
+        raise InvalidImageError(f"{width} x {height} is over {MAX_RATIO} to 1; cut it into parts")
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
+    """Convert to RGB, upright and on white, a band of rows at a time: copies of a band are small."""
+    raw = str(image.tile[0][3]) if getattr(image, "tile", None) else ""  # how pixels are stored
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    _check_pixels(image, raw, tags)
     image.load()  # first: of a TIFF, Pillow itself applies and then removes the orientation
     orientation = _orientation(image)
-    if orientation != 1:
-        image = image.transpose(_UPRIGHT[orientation])
-    if image.mode in ("F", "I"):
-        raise InvalidImageError(f"32-bit pixels (mode {image.mode}); save it with 8 bits a channel")
-    if image.mode.startswith("I;16"):  # Pillow's own convert() clips at 255
-        return _gray_to_rgb((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode[-1] in "Aa" or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    flip = 65535 if image.mode.startswith("I;16") and tags.get(262) == 0 else 0  # white is 0
+    key = None if image.mode in ("P", "PA") else image.info.get("transparency")  # one colour
+    key = key * {"L;2": 85, "L;4": 17}.get(raw, 1) if isinstance(key, int) else key
+
+    def convert(band: Image.Image) -> np.ndarray:
+        band = band.transpose(_UPRIGHT[orientation]) if orientation != 1 else band
+        if band.mode.startswith("I"):  # Pillow's own convert() clips at 255
+            deep = np.asarray(band) ^ flip
+            part = (deep >> (4 if "I;12" in raw else 8)).astype(np.uint8)
+            return np.repeat(np.where(deep == key, np.uint8(255), part)[..., None], 3, axis=2)
+        part = _on_white(band)
+        if key is not None and band.mode in ("1", "L", "RGB"):
+            return np.where((part == key).all(-1, keepdims=True), np.uint8(255), part)
+        return part
+
+    width, height = image.size
+    rows = max(1, 2**18 // width)
+    if height <= rows:
+        pixels = convert(image)
+    else:
+        pixels = np.empty(((width, height) if orientation >= 5 else (height, width)) + (3,), "u1")
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            start = height - bottom if orientation in (3, 4, 6, 7) else top
+            place = slice(start, start + bottom - top)
+            part = convert(image.crop((0, top, width, bottom)))
+            (pixels[:, place] if orientation >= 5 else pixels[place])[:] = part
+    if image.format == "GIF" and image.tell() == 0:  # around the frame it is as good as transparent
+        (left, top, right, bottom), pixels = image.dispose_extent, pixels.copy()
+        pixels[:top] = pixels[bottom:] = pixels[:, :left] = pixels[:, right:] = 255
+    return pixels
 
 
-def _gray_to_rgb(gray: np.ndarray) -> np.ndarray:
-    return np.repeat(gray[:, :, None], 3, axis=2)
+def _on_white(band: Image.Image) -> np.ndarray:
+    if band.mode[-1] in "Aa" or (band.mode == "P" and "transparency" in band.info):
+        band = (band.convert("LA") if band.mode == "La" else band).convert("RGBA")
+        band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
+    return np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+
+
+def _check_pixels(image: Image.Image, raw: str, tags: Any) -> None:
+    """Refuse pixels whose meaning is not known, and tiles that are larger than the image."""
+    deep = image.mode == "F" or (image.mode == "I" and image.format != "PPM")  # PGM: up to 65535
+    tile = int(tags.get(322, 0)) * int(tags.get(323, 0))
+    for wrong, what in (
+        (deep or tags.get(339, (1,))[0] != 1, f"32-bit pixels or signed ones (mode {image.mode})"),
+        ("transparency" in image.info and "RGB;16" in raw, "a transparent colour of 16 bits"),
+        (tile > max(2**18, image.width * image.height), f"tiles of {tile:,} pixels, more than all"),
+    ):
+        if wrong:
+            raise InvalidImageError(f"{what}; save it as PNG with 8 bits a channel")
 
 
 def _check_array(array: np.ndarray, max_pixels: int) -> np.ndarray:
-    shape = tuple(array.shape)
+    shape = array.shape
     if array.dtype != np.uint8:
         raise InvalidImageError(f"array of {array.dtype}; give uint8 values from 0 to 255")
     if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
         raise InvalidImageError(f"array of shape {shape}; give (height, width[, 1 | 3 | 4])")
     _check_size((shape[1], shape[0]), max_pixels)
     if array.ndim == 2 or shape[2] == 1:
-        return _gray_to_rgb(array.reshape(shape[:2]))
+        return np.repeat(array.reshape((*shape[:2], 1)), 3, axis=2)
     return array if shape[2] == 3 else _to_rgb(Image.fromarray(array))
 
 
@@ -233,20 +353,20 @@ class Preprocessing:
         """Read what a transformers image processor does, and compare the two on one image.
 
         Raises:
-            ValueError: the processor does something that this class does not, named in the message.
+            ValueError: the processor does something that this class does not; the message names it.
         """
         if not getattr(processor, "do_resize", None):
             raise ValueError("do_resize=False is not supported; inputs would differ in size")
-        resample = _RESAMPLE.get(processor.resample)
-        if resample is None:
+        if processor.resample not in _RESAMPLE:
             raise ValueError(f"resample={processor.resample} is not supported; use 2 or 3")
-        normalize, rescale = processor.do_normalize, processor.do_rescale
+        moments = (processor.image_mean, processor.image_std) if processor.do_normalize else (0, 1)
+        mean, std = (tuple(np.broadcast_to(np.float64(m), 3).tolist()) for m in moments)
         found = cls(
             **_sizes(processor),
-            resample=resample,
-            image_mean=_three(processor.image_mean if normalize else 0.0),
-            image_std=_three(processor.image_std if normalize else 1.0),
-            rescale_factor=float(processor.rescale_factor) if rescale else 1.0,
+            resample=_RESAMPLE[processor.resample],
+            image_mean=mean,
+            image_std=std,
+            rescale_factor=float(processor.rescale_factor) if processor.do_rescale else 1.0,
         )
         found._check_against(processor)
         return found
@@ -266,18 +386,18 @@ class Preprocessing:
             raise ValueError(f"{kind} gives {tuple(theirs.shape)} where {tuple(ours.shape)} is due")
         levels = (theirs - ours).abs().mean() * min(self.image_std) / self.rescale_factor
         if not levels < 1:  # rounding is half a level of 255; one pixel's shift is 50
-            raise ValueError(
-                f"{kind} does more than resize, crop, rescale and normalise: "
-                f"its pixels differ by {levels:.0f} of 255"
-            )
+            more = f"{kind} does more than resize, crop, rescale and normalise"
+            raise ValueError(f"{more}: its pixels differ by {levels:.0f} of 255")
 
     def crop(self, image: np.ndarray) -> torch.Tensor:
-        """Resize and crop uint8 (height, width, 3) of any size to uint8 (3, height, width)."""
+        """Resize and crop uint8 (height, width, 3), as decode_image takes it, to (3, height, width)."""
         height, width = self.resized or (self.height, self.width)
+        _check_size(image.shape[1::-1], image.size)
         if (edge := self.shortest_edge) is not None:
             # Whole numbers, cut off as transformers and torchvision do.
             short = min(image.shape[:2])
             height, width = (edge * side // short for side in image.shape[:2])
+            _check_size((width, height), MAX_IMAGE_PIXELS)
         pixels = resize(image, height, width, self.resample)
         top, left = (height - self.height) // 2, (width - self.width) // 2
         return pixels[:, top : top + self.height, left : left + self.width]
@@ -290,30 +410,21 @@ class Preprocessing:
 
 
 @functools.lru_cache(maxsize=16)  # made once: a copy to a GPU at every batch would wait for it
-def _scale_and_shift(
-    steps: Preprocessing, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _scale_and_shift(steps: Preprocessing, device: torch.device) -> tuple[torch.Tensor, ...]:
     with torch.inference_mode(False):  # the first caller may be in it, the next one in training
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (steps.image_mean, steps.image_std))
         return (steps.rescale_factor / std).to(device), (mean / std).to(device)
 
 
-def _three(values: Any) -> tuple[float, ...]:
-    return tuple(float(value) for value in np.broadcast_to(values, 3))
-
-
 def _sizes(processor: Any) -> dict[str, Any]:
-    """Read the four fields of `Preprocessing` that say how large things are.
-
-    Raises:
-        ValueError: sizes that do not fit together, or in a form that is not known.
-    """
+    """Read the fields of `Preprocessing` that say how large things are; ValueError if none fit."""
     size = dict(processor.size or {})
     crop = dict(getattr(processor, "crop_size", None) or {})
     edge = size.get("shortest_edge")
-    if edge is not None and getattr(processor, "crop_pct", None):  # ConvNeXt's form
+    if edge is not None and getattr(
+        processor, "crop_pct", None
+    ):  # ConvNeXt's form; no crop from 384 on
         crop = {"height": edge, "width": edge}
-        # 384 and above it resizes without a crop
         size = {"shortest_edge": int(edge / processor.crop_pct)} if edge < 384 else crop
     elif not getattr(processor, "do_center_crop", None):
         crop = size
@@ -323,19 +434,12 @@ def _sizes(processor: Any) -> dict[str, Any]:
     edge = size.get("shortest_edge")
     if crop["height"] > size.get("height", edge) or crop["width"] > size.get("width", edge):
         raise ValueError(f"a crop to {crop} is larger than the resize to {size}")
-    return {
-        "height": int(crop["height"]),
-        "width": int(crop["width"]),
-        "shortest_edge": edge,
-        "resized": (size["height"], size["width"]) if edge is None and size != crop else None,
-    }
+    resized = (size["height"], size["width"]) if edge is None and size != crop else None
+    return {side: int(crop[side]) for side in both} | {"shortest_edge": edge, "resized": resized}
 
 
 def resize(image: np.ndarray, height: int, width: int, resample: str) -> torch.Tensor:
-    """Resize uint8 (h, w, 3) to uint8 (3, height, width), antialiased as Pillow's resize is.
-
-    `resample` is "bilinear" or "bicubic".
-    """
+    """Resize uint8 (h, w, 3) to uint8 (3, height, width) as Pillow does, "bilinear" or "bicubic"."""
     if not image.flags.writeable or min(image.strides) < 0:
         image = image.copy()  # from_numpy takes neither Pillow's read-only arrays nor image[::-1]
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]

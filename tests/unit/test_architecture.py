@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": ANY,
 }
 # Optional packages, imported where they are needed: an extra brings them.
-OPTIONAL = {"peft", "simplejpeg"}
+OPTIONAL = {"peft", "pi_heif", "simplejpeg"}
 
 
 def name_of(path: Path) -> str:
@@ -212,7 +212,7 @@ def test_no_module_is_in_a_circle():
 
 UPLOADED = {
     "food_classification.py": {"numpy", "torch", "transformers", "food_images"},
-    "food_images.py": {"numpy", "PIL", "torch", "simplejpeg"},
+    "food_images.py": {"numpy", "PIL", "torch", "simplejpeg", "pi_heif"},
     # Its last name is this project, where it is no part of a release.
     "apps/endpoint/handler.py": {
         *("PIL", "torch", "transformers", "food_images", "food_classification", "inference"),
@@ -229,7 +229,7 @@ def test_an_uploaded_file_needs_nothing_unusual(name):
     for node in ast.parse(path.read_text(encoding="utf-8")).body:  # outside of any `try`
         if isinstance(node, ast.Import):
             needed |= {alias.name for alias in node.names}
-    assert "simplejpeg" not in needed  # it only makes decoding faster
+    assert not needed & {"simplejpeg", "pi_heif"}  # faster, and one more format
 
 
 def test_no_test_or_benchmark_is_imported_by_the_product():
