@@ -132,7 +132,10 @@ class Verdicts:
     def __init__(self, path: Path) -> None:
         self.path = path
         code = Path(food_images.__file__).read_bytes()
-        self.decoder = hashlib.sha256(code + version("pillow").encode()).hexdigest()[:16]
+        # With pi-heif installed since, a photograph that was refused can be read.
+        heif = "" if food_images.pi_heif is None else version("pi-heif")
+        with_ = f"{version('pillow')} {heif}".encode()
+        self.decoder = hashlib.sha256(code + with_).hexdigest()[:16]
 
     def read(self) -> dict[str, str]:
         """Read every verdict of the present decoder: SHA-256 -> error, "" for none."""

@@ -108,6 +108,15 @@ def test_another_decoder_looks_again(place, decoded, monkeypatch):
         assert file.execute("SELECT count(*) FROM verdicts").fetchone() == (2,)
 
 
+def test_a_decoder_that_was_installed_since_looks_again(place, decoded, monkeypatch):
+    dataset = rows(embedded(b"a photograph of a phone"))
+    scan_images(dataset, "train")
+    monkeypatch.setattr(scan.food_images, "pi_heif", object())
+    monkeypatch.setattr(scan, "version", lambda name: f"{name} 1")
+    scan_images(dataset, "train")
+    assert len(decoded) == 2
+
+
 def test_a_file_that_cannot_be_read_is_not_remembered(place, tmp_path):
     path = tmp_path / "late.jpg"
     dataset = rows({"bytes": None, "path": str(path)})
