@@ -181,6 +181,13 @@ def gif_comment() -> bytes:
     return data[:at] + b"!\xfe" + b"\x01a" * (127 * MB) + b"\0" + data[at:]
 
 
+@case("WebP, 268 megapixels")
+def webp_large() -> bytes:
+    data = bytearray(small("WEBP", exif=b"Exif\0\0"))
+    data[24:30] = struct.pack("<I", 16382)[:3] * 2
+    return bytes(data)
+
+
 @case("GIF, 250 MB of junk between blocks")
 def gif_junk() -> bytes:
     data = small("GIF")
@@ -235,12 +242,34 @@ def avif_frames() -> bytes:
     return encode(frames[0], "AVIF", save_all=True, append_images=frames[1:], speed=10)
 
 
+def rle(packed: int, runs: bytes, side: int = 4000) -> bytes:
+    """A BMP of 16 megapixels in runs of 8 bits (packed 1) or 4 (packed 2)."""
+    bits, colours = (8, 256) if packed == 1 else (4, 16)
+    info = struct.pack("<IIIHHIIIIII", 40, side, side, 1, bits, packed, 0, 0, 0, colours, 0)
+    palette = bytes(range(1, 250)) * 5
+    head = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 40 + 4 * colours)
+    return head + info + palette[: 4 * colours] + runs
+
+
 @case("BMP, RLE, 128,000,000 runs")
-def rle() -> bytes:
-    palette = bytes(range(1, 257 - 1)) * 4 + bytes(8)
-    info = struct.pack("<IIIHHIIIIII", 40, SIDE, SIDE, 1, 8, 1, 0, 0, 0, 256, 0)
-    head = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 40 + 1024)
-    return head + info + palette[:1024] + b"\x01\x05" * (128 * MB)
+def rle_many() -> bytes:
+    return rle(1, b"\x01\x05" * (128 * MB))
+
+
+@case("BMP, RLE, 64 megapixels")
+def rle_large() -> bytes:
+    return rle(1, b"\xff\5\0\0" * SIDE + b"\0\1", SIDE)
+
+
+@case("BMP, RLE, a pixel a row")
+def rle_rows() -> bytes:
+    return rle(1, b"\x01\x05\0\0" * 4000 + b"\0\1")
+
+
+@case("BMP, RLE of 4 bits")
+def rle_nibbles() -> bytes:
+    row = b"\xff\x12" * (4000 // 255) + bytes([4000 % 255, 0x12]) + b"\0\0"
+    return rle(2, row * 4000 + b"\0\1")
 
 
 @case("PPM, 250 MB of comment")
@@ -298,11 +327,11 @@ def tiff_strips() -> bytes:
     return tiff([*tags(8, 8), (273, 4, 60 * MB, 200), (278, 4, 1, 1)], bytes(242 * MB))
 
 
-@case("TIFF, 1,000,000 strips")
+@case("TIFF, 300,000 strips, overlapping")
 def tiff_fewer_strips() -> bytes:
-    return tiff(
-        [*tags(8, 8), (273, 4, MB, 200), (278, 4, 1, 1), (279, 4, MB, 200)], b"\x09" * 4 * MB
-    )
+    count = 300_000
+    entries = [(273, 4, count, 200), (278, 4, 1, 1), (279, 4, count, 200 + 4 * count)]
+    return tiff([*tags(8, 8), *entries], bytes(200) + b"\x07\0\0\0" * 2 * count)
 
 
 @case("TIFF, one strip of 64 megapixels that is not there")

@@ -101,22 +101,22 @@ def decode_image(
         raise
     except Exception as error:  # Pillow raises anything, and may name the address of a buffer
         reason = " ".join(str(error).split(" <_io")[0].split()) or type(error).__name__
-        said = f"not a readable image ({reason}); give a JPEG, PNG or WebP"
-        raise InvalidImageError(said) from error
+        bomb = isinstance(error, Image.DecompressionBombError)
+        cure = "make it smaller" if bomb else "give a JPEG, PNG or WebP"
+        raise InvalidImageError(f"not a readable image ({reason}); {cure}") from error
 
 
 class _Metered(io.BytesIO):
     """A file's bytes, which Pillow may read for so long."""
 
-    budget = MAX_HEADER_BYTES
+    budget, reads = MAX_HEADER_BYTES, 10**6  # for each block or tag, some Python is run
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
-        self.budget -= len(data) + 8  # for each of many blocks or tags, some Python is run
-        if self.budget < 0:
-            raise InvalidImageError(
-                f"over {MAX_HEADER_BYTES:,} bytes besides pixels; save it as PNG"
-            )
+        self.budget, self.reads = self.budget - len(data), self.reads - 1
+        if self.budget < 0 or self.reads < 0:
+            most = f"{MAX_HEADER_BYTES:,} bytes or a million parts"
+            raise InvalidImageError(f"over {most} besides pixels; save it as PNG")
         return data
 
 
@@ -304,11 +304,13 @@ def _on_white(band: Image.Image) -> np.ndarray:
 def _check_pixels(image: Image.Image, raw: str, tags: Any) -> None:
     """Refuse pixels whose meaning is not known, and tiles that are larger than the image."""
     deep = image.mode == "F" or (image.mode == "I" and image.format != "PPM")  # PGM: up to 65535
-    tile = int(tags.get(322, 0)) * int(tags.get(323, 0))
+    tile, area = int(tags.get(322, 0)) * int(tags.get(323, 0)), image.width * image.height
+    runs = image.info.get("compression") in (1, 2)  # of a BMP, which Pillow unpacks in Python
     for wrong, what in (
         (deep or tags.get(339, (1,))[0] != 1, f"32-bit pixels or signed ones (mode {image.mode})"),
         ("transparency" in image.info and "RGB;16" in raw, "a transparent colour of 16 bits"),
-        (tile > max(2**18, image.width * image.height), f"tiles of {tile:,} pixels, more than all"),
+        (tile > max(2**18, area), f"tiles of {tile:,} pixels, more than all"),
+        (runs and area > 16_000_000, "over 16,000,000 pixels in runs (RLE)"),
     ):
         if wrong:
             raise InvalidImageError(f"{what}; save it as PNG with 8 bits a channel")

@@ -77,15 +77,20 @@ def test_formats_with_hungry_decoders_have_a_lower_limit(monkeypatch):
 
 def test_metadata_has_a_limit(monkeypatch):
     monkeypatch.setattr(food._Metered, "budget", 2**16)
+    monkeypatch.setattr(food._Metered, "reads", 10_000)
     monkeypatch.setattr(food, "MAX_HEADER_BYTES", 2**16)
     zeros = bombs.zeros(8 * 25)
     much, many = bombs.chunk(b"prVt", bytes(2**21)), bombs.chunk(b"prVt", b"") * 10**5
-    refused(bombs.png(8, 8, zeros, much), "65,536 bytes besides pixels", "save it as PNG")
-    refused(bombs.png(8, 8, zeros, many), "bytes besides pixels")
-    refused(bombs.png(8, 8, zeros, b"", many), "bytes besides pixels")
-    refused(bombs.in_jpeg(bombs.jpeg_segment(0xFE, b"") * 300_000), "bytes besides pixels")
-    refused(bombs.in_jpeg(b"\xff" * 2**21), "bytes besides pixels")
-    refused(b"P6\n#" + b"a" * 2**21 + b"\n8 8 255\n" + bytes(192), "bytes besides pixels")
+    refused(
+        bombs.png(8, 8, zeros, much),
+        "65,536 bytes or a million parts besides pixels",
+        "save it as PNG",
+    )
+    refused(bombs.png(8, 8, zeros, many), "parts besides pixels")
+    refused(bombs.png(8, 8, zeros, b"", many), "parts besides pixels")
+    refused(bombs.in_jpeg(bombs.jpeg_segment(0xFE, b"") * 300_000), "parts besides pixels")
+    refused(bombs.in_jpeg(b"\xff" * 2**21), "parts besides pixels")
+    refused(b"P6\n#" + b"a" * 2**21 + b"\n8 8 255\n" + bytes(192), "parts besides pixels")
     refused(bombs.png(8, 8, zeros, b"", bombs.chunk(b"eXIf", bytes(70_000))), "bytes of EXIF")
     # What stands behind the pixels and is large only is not read piece by piece.
     assert decode_image(bombs.png(8, 8, zeros, b"", much)).shape == (8, 8, 3)
@@ -118,6 +123,11 @@ def test_usual_tiles_are_read():
     tile = [(322, 4, 1, 256), (323, 4, 1, 256), (324, 4, 1, 300), (325, 4, 1, 65536)]
     data = bombs.tiff(bombs.tags(16, 16) + tile)
     assert (decode_image(data.ljust(300, b"\0") + b"\x07" * 65536) == 7).all()
+
+
+def test_a_bmp_in_runs_has_its_own_limit():
+    assert decode_image(bombs.rle(1, b"\x0a\x05\0\0" * 10 + b"\0\1", 10)).shape == (10, 10, 3)
+    refused(bombs.rle(1, b"", 4001), "over 16,000,000 pixels in runs", "save it as PNG")
 
 
 def test_only_the_first_page_is_read():
