@@ -14,27 +14,13 @@ from training.cli.parsing import (
     positive,
     quiet_libraries,
 )
+from training.data.arguments import WHICH_IMAGES
 
 
 def add_verbs(verbs: Any) -> None:
     """Add the parsers of `check` and `cache` to what `add_subparsers` gave."""
     _add_check(verbs)
     _add_cache(verbs)
-
-
-# Keys that say which images there are and what they are called.
-COLUMNS = (
-    "image_column",
-    "label_column",
-    "label_names",
-    "train_split",
-    "selection_split",
-    "test_split",
-    "selection_fraction",
-    "test_fraction",
-    "split_seed",
-    "dataset_revision",
-)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -49,7 +35,7 @@ def check(args: argparse.Namespace) -> None:
     from training.data.check import check as check_data
 
     data = DataArguments(
-        dataset=args.dataset, undecodable_images="skip", **given_options(args, COLUMNS)
+        dataset=args.dataset, undecodable_images="skip", **given_options(args, WHICH_IMAGES)
     )
     checked = check_data(data, shlex.quote(args.dataset))
     print(json.dumps(as_json(checked), ensure_ascii=False) if args.json else render(checked))
@@ -58,7 +44,7 @@ def check(args: argparse.Namespace) -> None:
 def _add_check(verbs: Any) -> None:
     p = add_verb(verbs, check, "say what would be trained on, and what would be left out")
     p.add_argument("dataset", metavar="DATASET", help="folder, table, archive, glob, or Hub id")
-    add_data_options(p, COLUMNS)
+    add_data_options(p, WHICH_IMAGES)
     p.add_argument("--json", action="store_true", help="everything as one JSON object")
 
 
@@ -72,7 +58,7 @@ def cache(args: argparse.Namespace) -> None:
     from training.data.arguments import DataArguments
     from training.data.loading import open_cache, prepare
 
-    keys = (*COLUMNS, "undecodable_images")
+    keys = (*WHICH_IMAGES, "undecodable_images")
     data = DataArguments(dataset=args.dataset, **given_options(args, keys))
     split = prepare(data).train
     found, _ = open_cache(split, args.short_side)
@@ -96,4 +82,4 @@ def _add_cache(verbs: Any) -> None:
     p.add_argument(
         "--short_side", type=positive, required=True, metavar="N", help="pixels; 256 for 224"
     )
-    add_data_options(p, (*COLUMNS, "undecodable_images"))
+    add_data_options(p, (*WHICH_IMAGES, "undecodable_images"))

@@ -10,6 +10,20 @@ from pathlib import Path
 from training.common.arguments import check_ranges, default_of, key
 from training.common.errors import UserError
 
+# Keys that say which images there are and what they are called.
+WHICH_IMAGES = (
+    "image_column",
+    "label_column",
+    "label_names",
+    "train_split",
+    "selection_split",
+    "test_split",
+    "selection_fraction",
+    "test_fraction",
+    "split_seed",
+    "dataset_revision",
+)
+
 
 @dataclass
 class DataArguments:

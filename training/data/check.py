@@ -15,24 +15,10 @@ from typing import Any
 from PIL import Image
 
 from inference.food_images import FORMATS
-from training.data.arguments import DataArguments
+from training.data.arguments import WHICH_IMAGES, DataArguments
 from training.data.found import SHOWN, count_kinds, names, plain
 from training.data.loading import load_splits
 from training.data.splits import Inventory, Split, Splits, image_source
-
-# Keys that the command repeats where they were given.
-SAID = (
-    "dataset_revision",
-    "image_column",
-    "label_column",
-    "label_names",
-    "train_split",
-    "selection_split",
-    "test_split",
-    "selection_fraction",
-    "test_fraction",
-    "split_seed",
-)
 
 ROWS = 10  # labels of a table that are printed, from the smallest
 
@@ -77,7 +63,7 @@ def check(args: DataArguments, where: str) -> Checked:
     splits = load_splits(args, quiet=True)
     parts = {"train": splits.originals, "selection": splits.selection, "test": splits.test}
     options = " --undecodable_images skip" if splits.inventory.unusable else ""
-    for key in SAID:
+    for key in WHICH_IMAGES:
         if not args.is_default(key):
             value = getattr(args, key)
             words = value if isinstance(value, list) else [str(value)]

@@ -207,7 +207,12 @@ def test_operations_of_a_forward_pass(script):
     )
 
 
-OTHERS = {"ablation.json", "decode_peaks.json", "mutations.json", "versions.json"}  # which measure no ratio
+OTHERS = {
+    "ablation.json",
+    "decode_peaks.json",
+    "mutations.json",
+    "versions.json",
+}  # which measure no ratio
 RATIOS = sorted(p for p in (BENCHMARKS / "results").glob("*.json") if p.name not in OTHERS)
 
 

@@ -37,8 +37,8 @@ from training.data.layouts.walk import Tree, label_of, walk
 # Photographs are compressed already: what expands to more than this is no archive of photographs.
 MOST_TIMES, ALWAYS_ALLOWED = 20, GB
 ZIP, TARS = ".zip", (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-# What the standard library raises on damaged, encrypted or unknown content; a decoder of gzip and
-# bzip2 raises an OSError without a number, too.
+# What the standard library raises on damaged content, on encrypted (RuntimeError) and on a compression
+# that it does not know (NotImplementedError); gzip and bzip2 raise an OSError without a number, too.
 DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,

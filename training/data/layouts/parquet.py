@@ -71,6 +71,7 @@ def _open(root: Path, files: list[str]) -> Dataset:
         if not copied.is_file():
             _copy(paths, copied)
         return Dataset.from_file(str(copied))
+    # Arrow's own errors are of these kinds; NotImplementedError is a column type that it cannot cast.
     except (ValueError, TypeError, NotImplementedError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"dataset {paths[0]} cannot be read: {reason}") from error
