@@ -132,7 +132,7 @@ _UPRIGHT = {  # EXIF orientation -> what turns it upright; from 5 on the image l
     2: _T.FLIP_LEFT_RIGHT, 3: _T.ROTATE_180, 4: _T.FLIP_TOP_BOTTOM, 5: _T.TRANSPOSE,
     6: _T.ROTATE_270, 7: _T.TRANSVERSE, 8: _T.ROTATE_90,
 }  # fmt: skip
-_HEIC = rb"....ftyp(?!avi)(.{0,200}?(hei[cxms]|hev[cxms])|mif1.{0,2000}?hvc1)"
+HEIC = rb"....ftyp(?!avi)(.{0,200}?(hei[cxms]|hev[cxms])|mif1.{0,2000}?hvc1)"
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
@@ -143,7 +143,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if len(data) > max_bytes:
         raise InvalidImageError(f"over the limit of {max_bytes:,} bytes; make it smaller")
     _refuse_by_name(data)
-    if re.match(_HEIC, data, re.S):
+    if re.match(HEIC, data, re.S):
         if pi_heif is None:
             raise InvalidImageError("HEIC, as iPhones save: pip install pi-heif, or export a JPEG")
         image = pi_heif.open_heif(data)

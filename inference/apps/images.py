@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import glob
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from PIL import Image
 
-from inference.food_images import FORMATS
+from inference.food_images import FORMATS, HEIC
 from training.common.errors import UserError
 from training.common.paths import did_you_mean
 
@@ -118,6 +119,9 @@ def is_image(path: str) -> bool:
     if not os.path.isfile(path):  # a pipe would be waited for
         return False
     try:
+        with open(path, "rb") as file:
+            if re.match(HEIC, file.read(4096), re.S):  # decoded, or named with its cure
+                return True
         with (
             warnings.catch_warnings()
         ):  # of damaged files, which are complained of when they are read

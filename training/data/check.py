@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from inference.food_images import FORMATS
+from inference.food_images import FORMATS, decode_image
 from training.data.arguments import WHICH_IMAGES, DataArguments
 from training.data.found import SHOWN, count_kinds, names, plain
 from training.data.loading import load_splits
@@ -110,13 +110,21 @@ def look_at_headers(parts: Iterable[Split]) -> Pictures:
             for source in map(image_source, batch["image"]):
                 embedded = isinstance(source, bytes)
                 size += len(source) if embedded else os.path.getsize(source)
-                with Image.open(
-                    io.BytesIO(source) if embedded else source, formats=FORMATS
-                ) as opened:
-                    formats[opened.format] += 1
-                    modes[opened.mode] += 1
-                    sides.append(min(opened.size))
+                kind, mode, side = _header(source)
+                formats[kind] += 1
+                modes[mode] += 1
+                sides.append(side)
     return Pictures(formats, modes, sides, size / 1e6)
+
+
+def _header(source: bytes | str) -> tuple[str, str, int]:
+    """Read format, mode and the shorter side in pixels of an image that can be decoded."""
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=FORMATS) as opened:
+            return opened.format, opened.mode, min(opened.size)
+    except UnidentifiedImageError:  # not Pillow's to read, and decoded all the same: by pi-heif
+        return "HEIC", "RGB", min(decode_image(source).shape[:2])
 
 
 def render(checked: Checked) -> str:

@@ -5,11 +5,13 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.unit.data.layouts import made
 from tests.unit.toys import jpeg, write_image_folder
 from training.cli import main as cli
+from training.data import check as check_module
 from training.data.arguments import DataArguments
 from training.data.check import check, recipe_for, render
 
@@ -101,3 +103,11 @@ def test_only_what_training_stops_at_is_called_so(root, capsys):
     assert cli.main(["check", str(root), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["num_unusable"] == 1 and told["command"].endswith("--undecodable_images skip")
+
+
+def test_what_pi_heif_decodes_is_counted_as_heic(monkeypatch):
+    """Pillow does not know it, and the scan let it pass."""
+    found = check_module._header(jpeg(1))
+    assert found == ("JPEG", "RGB", 36)
+    monkeypatch.setattr(check_module, "decode_image", lambda _: np.zeros((30, 40, 3), np.uint8))
+    assert check_module._header(b"\0\0\0\x18ftypheic") == ("HEIC", "RGB", 30)

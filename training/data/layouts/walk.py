@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from inference.food_images import FORMATS
+from inference.food_images import FORMATS, HEIC
 from training.data.found import LeftOut
 
 # A file with such a name is meant as a photograph, readable here or not.
@@ -22,6 +23,7 @@ IMAGE_SUFFIXES = frozenset(
     ".ico".split()
 )
 UNREADABLE, BROKEN = "cannot be read", "broken link"
+HEAD_BYTES = 4096  # of a file, which say what it is
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}  # of Windows, macOS and a NAS
 
 
@@ -111,8 +113,13 @@ def is_image(path: Path) -> bool:
     if path.suffix.lower() in (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".md"):
         return False  # where an image of 100,000 has a text beside it, none of those is opened
     try:
+        with path.open("rb") as file:
+            if re.match(HEIC, file.read(HEAD_BYTES), re.S):  # decoded, or named with its cure
+                return True
         with Image.open(path, formats=FORMATS):
             return True
+    except Image.DecompressionBombError:
+        return True  # it is refused by name when it is decoded
     except Exception:  # Pillow raises anything on what is no image
         return False
 

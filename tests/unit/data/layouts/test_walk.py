@@ -44,6 +44,7 @@ def test_a_name_that_is_not_utf_8_is_a_fault_of_an_image(tmp_path):
 
 def test_content_decides_where_the_name_says_nothing(tmp_path):
     assert is_image(write(tmp_path / "a.dat", photo(1, "PNG")))
+    assert is_image(write(tmp_path / "phone", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"))
     assert not is_image(write(tmp_path / "b.dat", b"text"))
     assert not is_image(write(tmp_path / "c.docx", b""))
     assert kind_of("a/b.JPG") == ".JPG" and kind_of("a.b/c") == "no extension"

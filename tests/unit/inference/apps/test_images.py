@@ -142,3 +142,9 @@ def test_an_image_of_too_many_pixels_is_still_one(here, monkeypatch):
         assert is_image("photo")
         monkeypatch.setattr(images.Image, "MAX_IMAGE_PIXELS", 10)
         assert is_image("photo")
+
+
+def test_a_phones_photograph_without_an_ending(tmp_path):
+    (tmp_path / "IMG_1").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "notes").write_bytes(b"text")
+    assert is_image(str(tmp_path / "IMG_1")) and not is_image(str(tmp_path / "notes"))
