@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -29,16 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 from machine import environment
 from pages import Marks, UsageError
+from training_runs import ROOT, environment_of, record, recorded, train
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from training.common.files import read_json, write_json
+from training.common.files import read_json
 from training.config.packaged import find_recipe
-from training.engine.checkpoints import complete_checkpoints
 from training.evaluation.formats import read_evaluation
 
 MARKS = Marks.of("ablation.py")
@@ -212,41 +207,18 @@ class Runner:
 
     def run(self, job: Job) -> None:
         folder = self.runs / job.name
-        self.runs.mkdir(parents=True, exist_ok=True)
-        recipe = self.runs / f"{job.name}.yaml"
-        recipe.write_text(yaml.safe_dump(job.values), encoding="utf-8")
-        words = [sys.executable, "-m", "training.train", str(recipe), "--dataset", self.dataset]
-        words += [
-            "--output_dir",
-            str(folder),
-            "--seed",
-            str(job.seed),
-            "--data_seed",
-            str(job.seed),
-        ]
-        begun = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-        if complete_checkpoints(folder) and not begun.get("finished"):
-            words += ["--resume_from_checkpoint", "last"]
         print(f"{job.variant}, seed {job.seed}: started, see {folder}.log", flush=True)
-        with open(f"{folder}.log", "a", encoding="utf-8") as log:
-            done = subprocess.run(
-                words, env=self._environment(), stdout=log, stderr=log, check=False
-            )
-        if done.returncode:
-            raise RuntimeError(f"{job.name} ended with {done.returncode}: see {folder}.log")
+        train(job.values, self.dataset, folder, job.seed, self.threads)
         self.record(job, folder)
-
-    def _environment(self) -> dict[str, str]:
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        threads = {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
-        return {**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **threads}
 
     def _score_training_images(self, folder: Path) -> dict[str, Any]:
         """How far the network has learned them by heart; as they are, the selection slice included."""
         output = folder / "train_evaluation.json"
         words = ["evaluate", str(folder), "--dataset", self.dataset, "--split", "train"]
         words = [sys.executable, "-m", "training.cli.main", *words, "--output", str(output)]
-        subprocess.run(words, env=self._environment(), stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            words, env=environment_of(self.threads), stdout=subprocess.DEVNULL, check=True
+        )
         return read_json(output)
 
     def record(self, job: Job, folder: Path) -> None:
@@ -271,16 +243,10 @@ class Runner:
             "code_sha256": run["code_sha256"],
             "environment": environment(),
         }
-        with FileLock(f"{self.results}.lock"):  # of another command as well
-            rows = recorded(self.results)
-            write_json(self.results, {"runs": [*rows, row]})
+        record(row, self.results)
         print(
             f"{job.variant}, seed {job.seed}: top-1 {row['top1']:.1%}, n = {row['n']}", flush=True
         )
-
-
-def recorded(results: Path) -> list[dict[str, Any]]:
-    return read_json(results)["runs"] if results.is_file() else []
 
 
 # ---- the table ---------------------------------------------------------------------------------

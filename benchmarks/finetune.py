@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What to do with 10, 30 and 100 photographs a class and a pretrained ViT.
+
+    python benchmarks/finetune.py --model ../shared/vit-small --dataset ../shared/food10-256
+    python benchmarks/finetune.py --table --write docs/recipes.md     # prints what is recorded
+
+Of each class a seeded order is drawn: its first 10, 30 or 100 photographs are what someone has, and
+every fifth of them selects. The 20 last ones are never in such a subset: they say how a run does while
+recipes are chosen. The data set's own test images are scored once, after the learning rate of a method
+is chosen by the selection slice of seed 0 and written down.
+
+(a) is the recipe of transformers' run_image_classification.py, (b) the linear probe, (c) all weights
+by `training/recipes/small_data.yaml` without the probe that it begins with, (d) the same with it. All
+that train the backbone see the same number of images. Runs are the product's own; a finished one is
+recorded at once, an interrupted one goes on from its last checkpoint when the command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from ablation import EXAMPLE
+from filelock import FileLock
+from finetune_table import MARKS, page_part
+from machine import environment
+from pages import UsageError
+from training_runs import ROOT, change, record, recorded, train
+from witness import labelled, witness_of
+
+from training.common.files import read_json
+from training.config.packaged import find_recipe
+from training.data.arguments import DataArguments
+from training.data.loading import load_split
+from training.engine.checkpoints import complete_checkpoints
+from training.evaluation.report import evaluate_model
+from training.model.network import label_names_from
+
+RESULTS = ROOT / "benchmarks" / "results" / "finetune.json"
+DEVELOPMENT = 20  # photographs a class that are in no subset
+EVERY = 5  # of so many photographs one selects
+BATCH, STEPS, SCORINGS = 16, 470, 10
+FEW, SOME, MANY = 10, 30, 100
+
+SHARED = {
+    "image_size": 112,
+    "total_train_batch_size": BATCH,
+    "max_steps": STEPS,
+    "eval_strategy": "steps",
+    "eval_steps": STEPS // SCORINGS,
+    "save_strategy": "steps",
+    "save_steps": STEPS // SCORINGS,
+    "save_total_limit": 1,
+    "logging_steps": STEPS // SCORINGS,
+    "dataloader_num_workers": 0,
+    "report_to": ["none"],
+}
+# What small_data says of these is for its own size of image and of run.
+NOT_TAKEN = {"model", "num_train_epochs", "early_stopping_patience", "per_device_train_batch_size"}
+
+
+def ours() -> dict[str, Any]:
+    """Read the keys of the packaged recipe, without what SHARED and the methods say."""
+    recipe = yaml.safe_load(find_recipe("small_data").read_text(encoding="utf-8"))
+    left_out = {*NOT_TAKEN, *SHARED, "seed", "tune", "learning_rate", "logging_steps"}
+    return {key: value for key, value in recipe.items() if key not in left_out}
+
+
+def methods() -> dict[str, tuple[dict[str, Any], tuple[float, ...]]]:
+    """Name -> its keys, and the learning rates among which the selection slice chooses."""
+    example = {key: value for key, value in EXAMPLE.items() if key != "learning_rate"}
+    full = ours()
+    return {
+        "example": (example, (2e-5, 5e-5, 1e-4, 3e-4)),
+        "probe": ({"tune": "linear_probe"}, ()),
+        "full": (full, (1e-4, 3e-4, 1e-3)),
+        "probe_then_full": ({**full, "tune": "probe_then_full"}, (2e-5, 1e-4, 3e-4)),
+    }
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: what is recorded of it is found again by these."""
+
+    method: str
+    photographs: int  # of each class, to train and to select
+    seed: int  # of the choice of photographs, and of the run
+    rate: float | None  # None of a probe, which tries its own
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The whole recipe, but for the model's folder."""
+        keys, _ = methods()[self.method]
+        shared = (
+            SHARED if self.rate else {"image_size": SHARED["image_size"], "report_to": ["none"]}
+        )
+        return {**shared, **keys, **({"learning_rate": self.rate} if self.rate else {})}
+
+    @property
+    def name(self) -> str:
+        digest = hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.method}-{self.photographs}-{self.seed}-{digest}"
+
+    def matches(self, row: dict[str, Any]) -> bool:
+        return all(
+            row[key] == getattr(self, key) for key in ("method", "photographs", "seed", "values")
+        )
+
+    def find(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+        return next((row for row in rows if self.matches(row)), None)
+
+
+# ---- the photographs -----------------------------------------------------------------------------
+
+
+def make_subset(dataset: Path, photographs: int, seed: int, folder: Path) -> Path:
+    """Link the chosen photographs as train/, val/ and test/ (those for development) below `folder`.
+
+    Smaller subsets lie in the larger ones of the same seed, and so do their selection slices.
+
+    Raises:
+        UsageError: a class has too few photographs.
+    """
+    target = folder / f"{photographs}-{seed}"
+    if (target / "whole").is_file():
+        return target / "images"
+    for label in sorted(path for path in (dataset / "train").iterdir() if path.is_dir()):
+        files = sorted(path.resolve() for path in label.iterdir())
+        if len(files) < photographs + DEVELOPMENT:
+            raise UsageError(
+                f"{label} has {len(files)} photographs: {photographs + DEVELOPMENT} are needed"
+            )
+        random.Random(f"{seed} {label.name}").shuffle(files)
+        chosen = {
+            "train": [f for i, f in enumerate(files[:photographs]) if i % EVERY != EVERY - 1],
+            "val": [f for i, f in enumerate(files[:photographs]) if i % EVERY == EVERY - 1],
+            "test": files[-DEVELOPMENT:],
+        }
+        for split, paths in chosen.items():
+            (target / "images" / split / label.name).mkdir(parents=True, exist_ok=True)
+            for path in paths:
+                link = target / "images" / split / label.name / path.name
+                if not link.is_symlink():
+                    link.symlink_to(path)
+    (target / "whole").touch()
+    return target / "images"
+
+
+# ---- running -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Runner:
+    """Runs jobs in processes of their own and records each when it is done."""
+
+    model: Path
+    dataset: Path
+    runs: Path
+    results: Path
+    threads: int
+
+    def run_all(self, jobs: Iterable[Job], at_once: int) -> None:
+        """Run what is not recorded yet."""
+        missing = [job for job in jobs if not job.find(recorded(self.results))]
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(self.run, missing))
+
+    def run(self, job: Job) -> None:
+        photographs = self.runs / "photographs"
+        photographs.mkdir(parents=True, exist_ok=True)
+        with FileLock(photographs / ".lock"):  # of a run that is started at the same time
+            images = make_subset(self.dataset, job.photographs, job.seed, photographs)
+        folder = self.runs / job.name
+        print(f"{job.name}, rate {job.rate}: started, see {folder}.log", flush=True)
+        values = {"model": str(self.model), **job.values}
+        began = time.time()
+        train(values, images, folder, job.seed, self.threads)
+        row = self.describe(job, folder, environment())
+        record(row, self.results)
+        print(
+            f"{job.name}, rate {job.rate}: selection {row['selection']['top1']:.1%}, development "
+            f"{row['development_top1']:.1%}, {(time.time() - began) / 60:.0f} minutes",
+            flush=True,
+        )
+
+    def describe(self, job: Job, folder: Path, machine: dict[str, Any]) -> dict[str, Any]:
+        """What is recorded of a run before its test images are scored."""
+        run, report = read_json(folder / "run.json"), read_json(folder / "evaluation.json")
+        training = run["training"]
+        return {
+            "method": job.method,
+            "photographs": job.photographs,
+            "seed": job.seed,
+            "learning_rate": job.rate,
+            "values": job.values,
+            "selection": run["selection"],
+            "scorings": scorings(folder),
+            "development_top1": report["metrics"]["top1"]["value"],
+            "development_n": report["n"],
+            "num_train": run["data"]["num_train"],
+            "images_seen": training["steps"] * training["total_train_batch_size"],
+            "seconds": run["seconds"]["total"],
+            "threads": self.threads,
+            "model_sha256": run["model"]["sha256"],
+            "code_sha256": run["code_sha256"],
+            "environment": machine,
+            "test": None,
+        }
+
+    # ---- the test images -------------------------------------------------------------------------
+
+    def choose_rate(self, method: str) -> float | None:
+        """Choose a method's rate by the selection slices of seed 0, and write it down first.
+
+        None where a run is missing. Of equal top-1 the lower selection loss decides.
+        """
+        rows = [job.find(recorded(self.results)) for job in search_jobs(method)]
+        if not all(rows):
+            return None
+        best = max(rows, key=lambda row: (row["selection"]["top1"], -best_loss(row)))
+        choice = {
+            "learning_rate": best["learning_rate"],
+            "selection_top1": {f"{r['learning_rate']:g}": r["selection"]["top1"] for r in rows},
+            "values": {k: v for k, v in best["values"].items() if k != "learning_rate"},
+        }
+        change(
+            self.results,
+            lambda content: {**content, "choices": {**content.get("choices", {}), method: choice}},
+        )
+        return best["learning_rate"]
+
+    def score_test(self, job: Job) -> None:
+        """Score the data set's test images, once; nothing where that was done."""
+        row = job.find(recorded(self.results))
+        if row is None or row["test"]:
+            return
+        source, images = self.test_images(self.runs / job.name)
+        report, logits = evaluate_model(self.runs / job.name / "model", source, images)
+        right = logits.argmax(1) == np.asarray(images.dataset["label"][:])
+        top1 = report["metrics"]["top1"]
+        test = {
+            "top1": top1["value"],
+            "interval": top1["interval"],
+            "n": report["n"],
+            "fingerprint": report["dataset_fingerprint"],
+            "right": "".join(map(str, right.astype(int))),
+        }
+        if job.method == "probe":
+            test["witness"] = self.witness(job)
+        change(
+            self.results,
+            lambda content: {
+                **content,
+                "runs": [r | {"test": test} if job.matches(r) else r for r in content["runs"]],
+            },
+        )
+        print(f"{job.name}: test {test['top1']:.1%}, n = {test['n']}", flush=True)
+
+    def witness(self, job: Job) -> dict[str, Any]:
+        """What scikit-learn alone makes of the photographs of a probe, selection slice included."""
+        images = make_subset(self.dataset, job.photographs, job.seed, self.runs / "photographs")
+        own = labelled(images / "train") + labelled(images / "val")
+        others = labelled(self.dataset / "validation")
+        return witness_of(self.runs / job.name / "model", own, others, job.seed)
+
+    def test_images(self, folder: Path) -> Any:
+        names = label_names_from(folder / "model", None)
+        return load_split(DataArguments(dataset=str(self.dataset)), "validation", names)
+
+
+def scorings(folder: Path) -> list[dict[str, float]]:
+    """Step, top-1 and loss of every scoring of the selection slice; none of a fit without steps."""
+    checkpoints = complete_checkpoints(folder)
+    if not checkpoints:
+        return []
+    state = read_json(checkpoints[-1] / "trainer_state.json")
+    return [
+        {"step": row["step"], "top1": row["eval_top1"], "loss": row["eval_loss"]}
+        for row in state["log_history"]
+        if "eval_top1" in row
+    ]
+
+
+def best_loss(row: dict[str, Any]) -> float:
+    """The selection loss of the weights that were kept."""
+    return next(
+        each["loss"] for each in row["scorings"] if each["step"] == row["selection"]["best_step"]
+    )
+
+
+# ---- the order -----------------------------------------------------------------------------------
+
+
+def search_jobs(method: str) -> list[Job]:
+    _, rates = methods()[method]
+    return [Job(method, SOME, 0, rate) for rate in rates]
+
+
+def probe_jobs() -> list[Job]:
+    return [Job("probe", n, seed, None) for n in (SOME, FEW, MANY) for seed in range(3)]
+
+
+def further_jobs(method: str, rate: float) -> list[Job]:
+    """The other seeds at 30 a class, then 10 and 100 with one seed."""
+    seeds = [Job(method, SOME, seed, rate) for seed in (0, 1, 2)]
+    return [*seeds, Job(method, FEW, 0, rate), Job(method, MANY, 0, rate)]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what is missing, in the order in which it is worth most; print the table."""
+    if not args.table:
+        runner = Runner(args.model, args.dataset, args.runs, args.json, args.threads)
+        if "probe" in args.methods:
+            runner.run_all(probe_jobs(), 1)
+            for job in probe_jobs():
+                runner.score_test(job)
+        trained = [method for method in args.methods if method != "probe"]
+        runner.run_all([job for method in trained for job in search_jobs(method)], args.jobs)
+        for method in trained if not args.search_only else ():
+            rate = runner.choose_rate(method)
+            jobs = further_jobs(method, rate)
+            runner.run_all(jobs, args.jobs)
+            for job in jobs:
+                runner.score_test(job)
+    text = page_part(args.json)
+    print(text)
+    if args.write:
+        args.write.write_text(MARKS.put(args.write.read_text("utf-8"), text), encoding="utf-8")
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--model", metavar="DIR", type=Path, help="a pretrained ViT")
+    p.add_argument("--dataset", metavar="DIR", type=Path, help="folder with train/, validation/")
+    p.add_argument("--methods", nargs="+", choices=methods(), default=list(methods()))
+    p.add_argument("--search_only", action="store_true", help="no test image is opened")
+    p.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    p.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each run")
+    p.add_argument("--runs", metavar="DIR", type=Path, default=ROOT / "runs" / "finetune")
+    p.add_argument("--json", metavar="FILE", type=Path, default=RESULTS)
+    p.add_argument("--table", action="store_true", help="print the table and train nothing")
+    p.add_argument("--write", metavar="PAGE", type=Path, help="put the table into that page")
+    args = p.parse_args(argv)
+    if not args.table and not (args.dataset and args.model):
+        p.error("--model and --dataset are missing: give two folders, or --table")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    torch.set_num_threads(args.threads)
+    try:
+        if args.write:  # a page without a place for the table is better known now
+            MARKS.put(args.write.read_text("utf-8"), "")
+        return run(args)
+    except UsageError as error:
+        print(error)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
