@@ -54,7 +54,7 @@ def _of_model(line: dict[str, Any]) -> tuple[str, ...]:
     if "model" not in line:
         return ()
     if line["model"] is None:  # what the file says of a network from scratch is wanted now
-        return ("model_revision",)
+        return ("model_revision", "as_vit")
     return ("model_revision", "model_config", "weight_init")
 
 

@@ -21,6 +21,11 @@ class ModelArguments:
         None, "Hub id or folder to start from; null trains a ViT from scratch", usual=True
     )
     model_revision: str | None = key(None, "commit, tag or branch")
+    as_vit: bool = key(
+        False,
+        "make a ViT of a model that is one in other clothes, exactly (DINOv2, MAE, MSN; "
+        "docs/backbones.md); positions as Dinov2Model interpolates them",
+    )
     model_config: dict[str, Any] | str | None = key(
         None, "ViTConfig values for training from scratch, as a mapping"
     )
@@ -54,6 +59,12 @@ class ModelArguments:
             raise UserError(
                 "model and model_config are both set: model_config describes a network from scratch, "
                 "give `model: null` with it, or --model_config null to start from the model"
+            )
+        if self.as_vit and not self.model:
+            of = "model_config describes" if self.model_config else "model is null:"
+            raise UserError(
+                f"as_vit is true, and {of} a network from scratch, which is a ViT already: leave as_vit out "
+                "(--as_vit false), or give a model"
             )
         check_ranges(self)
         if self.model and self.weight_init != "normal":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import logging
+from pathlib import Path
 from typing import Any
 
 import transformers
+from accelerate import PartialState
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import EntryNotFoundError, StrictDataclassError
 from transformers import (
@@ -19,9 +23,11 @@ from transformers import (
 # `from transformers import AutoImageProcessor` raises without torchvision on transformers 5.17.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from inference.food_images import Preprocessing
 from training.common.errors import UserError
 from training.common.paths import local_path, looks_local, refuse_missing
 from training.model.arguments import ModelArguments
+from training.model.as_vit import load_as_vit
 from training.model.head import renew_head, reorder_head, scale_head
 from training.model.initialization import initialize_mimetic
 from training.model.network import (
@@ -35,6 +41,8 @@ from training.model.network import (
 )
 from training.model.resolution import at_resolution, resize_processor
 from training.model.weights import head_is_among
+
+logger = logging.getLogger(__name__)
 
 
 def build_network(args: ModelArguments, label_names: list[str], seed: int) -> Network:
@@ -108,6 +116,17 @@ def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
     config = load_pretrained(AutoConfig, model_id, args.model_revision)
     commit = commit_of(model_id, args.model_revision)
     processor = load_pretrained(AutoImageProcessor, model_id, args.model_revision)
+    if args.as_vit and config.model_type != "vit":
+        load = _load_other
+    else:
+        load = _load_as_it_is
+    made = load(args, model_id, config, processor, label_names)
+    return dataclasses.replace(made, revision=commit, license=_license(model_id, commit))
+
+
+def _load_as_it_is(
+    args: ModelArguments, model_id: str, config: Any, processor: Any, label_names: list[str]
+) -> Network:
     before = label_names_of(config)
     kept = set(before) == set(label_names)
     # A head for the same labels is kept, whatever their order; its rows are moved below.
@@ -129,12 +148,46 @@ def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
     preprocessing = preprocessing_of(processor, model_id)
     if args.image_size:
         model = at_resolution(model, args.image_size)
-        if (preprocessing.height, preprocessing.width) != (args.image_size, args.image_size):
-            processor = resize_processor(processor, args.image_size)
-            preprocessing = preprocessing_of(processor, model_id)
-    head = "kept" if kept else "new"
-    license_id = _license(model_id, commit)
-    return Network(model, processor, preprocessing, commit, license_id, head)
+        processor, preprocessing = _at_size(processor, args.image_size, model_id)
+    return Network(model, processor, preprocessing, None, None, "kept" if kept else "new")
+
+
+def _load_other(
+    args: ModelArguments, model_id: str, config: Any, processor: Any, label_names: list[str]
+) -> Network:
+    """Load a checkpoint as the ViT that it is in other clothes, and say what was done."""
+    preprocessing = preprocessing_of(processor, model_id)
+    size = args.image_size or preprocessing.height
+    if not args.image_size and preprocessing.height != preprocessing.width:
+        raise UserError(
+            f"as_vit: the image processor of {model_id} makes {preprocessing.height} x "
+            f"{preprocessing.width} pixels, and only squares are interpolated: give an image_size"
+        )
+    labels = _labels(label_names)
+    model, done = load_as_vit(model_id, args.model_revision, config, size, labels)
+    processor, preprocessing = _at_size(processor, size, model_id)
+    if PartialState().is_main_process:
+        logger.info("%s", _as_vit_line(model_id, done))
+    return Network(model, processor, preprocessing, None, None, "new", done)
+
+
+def _as_vit_line(model_id: str, done: dict[str, Any]) -> str:
+    old, new = done["positions"]
+    grid = f"{old} x {old}" + (f" interpolated to {new} x {new}" if new != old else ", as they were")
+    head = "; its own head is left out, a new one reads the class token" if done["head"] else ""
+    return (
+        f"{model_id} ({done['model_type']}) as a ViT: {done['done']}; positions {grid}; class token within "
+        f"{done['difference']:.1e} of the original's{head}"
+    )
+
+
+def _at_size(processor: Any, image_size: int, model_id: str) -> tuple[Any, Preprocessing]:
+    """Bring an image processor to a size, if it has another; with its evaluation transform."""
+    preprocessing = preprocessing_of(processor, model_id)
+    if (preprocessing.height, preprocessing.width) != (image_size, image_size):
+        processor = resize_processor(processor, image_size)
+        preprocessing = preprocessing_of(processor, model_id)
+    return processor, preprocessing
 
 
 def _labels(label_names: list[str]) -> dict[str, Any]:
@@ -147,11 +200,17 @@ def _labels(label_names: list[str]) -> dict[str, Any]:
 
 
 def _license(model_id: str, commit: str | None) -> str | None:
-    """Read the license from the card on the Hub; None for a folder, or where none is named."""
-    if commit is None:  # a local folder
+    """Read the license from the checkpoint's card, README.md; None where it is not named there.
+
+    Raises:
+        UserError: the card cannot be read as text.
+    """
+    card = Path(model_id) / "README.md"
+    if commit is None and not card.is_file():
         return None
     try:
-        return ModelCard.load(model_id, ignore_metadata_errors=True).data.get("license")
+        of = model_id if commit else card
+        return ModelCard.load(of, ignore_metadata_errors=True).data.get("license")
     except EntryNotFoundError:
         return None
 

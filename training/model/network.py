@@ -35,6 +35,7 @@ class Network:
     revision: str | None  # commit on the Hub; None for a folder and for a network from scratch
     license: str | None  # as the Hub's model card names it; None where it does not, or was not read
     head: str  # "new": its weights are not those of the checkpoint; or "kept"
+    as_vit: dict[str, Any] | None = None  # how it became a ViT, see `load_as_vit`; None: it did not
 
 
 def load_network(model: str | Path, revision: str | None = None) -> Network:
@@ -74,6 +75,21 @@ def load_classifier(
     Raises:
         UserError: it cannot be loaded, or its weights are pickled.
     """
+    return load_weights(AutoModelForImageClassification, model_id, revision, config)[:2]
+
+
+def load_weights(
+    kind: Any, model_id: str, revision: str | None, config: Any = None
+) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """Load a network of one of transformers' automatic classes: `load_classifier` for any `kind`.
+
+    Returns:
+        The network, the names that `load_classifier` returns, and those of weights in the files that
+        the network has no place for.
+
+    Raises:
+        UserError: it cannot be loaded, or its weights are pickled.
+    """
     # Else transformers asks a service for safetensors, and loads them from another commit than the
     # one that is recorded.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
@@ -81,7 +97,7 @@ def load_classifier(
         refuse_pickle(model_id, os.listdir(model_id))
     try:
         model, info = load_pretrained(
-            AutoModelForImageClassification,
+            kind,
             model_id,
             revision,
             config=config,
@@ -95,7 +111,8 @@ def load_classifier(
             refuse_pickle(model_id, _files_on_hub(model_id, revision))
         raise
     other_shapes = (name for name, *_ in info["mismatched_keys"])
-    return model, sorted({*info["missing_keys"], *other_shapes})
+    lacking = sorted({*info["missing_keys"], *other_shapes})
+    return model, lacking, sorted(info["unexpected_keys"])
 
 
 def _files_on_hub(model_id: str, revision: str | None) -> list[str]:
