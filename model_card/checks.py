@@ -117,6 +117,13 @@ def channels(value: Any) -> tuple[float, ...]:
     return tuple(number(item) for item in value)
 
 
+def grids(value: Any) -> tuple[int, int]:
+    """Accept a pair [old, new] of whole numbers from 1 up: patches a side."""
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError("a pair [old, new]")
+    return positive(value[0]), positive(value[1])
+
+
 def names(value: Any) -> tuple[str, ...]:
     """Accept two or more different texts, in the model's order."""
     if not isinstance(value, list) or len(value) < 2 or len(set(map(str, value))) < len(value):

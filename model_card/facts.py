@@ -25,6 +25,12 @@ LORA = checks.fields(
     rank=checks.positive, alpha=checks.amount, dropout=checks.share, target_modules=checks.texts,
     peft=checks.text,
 )  # fmt: skip
+AS_VIT = checks.fields(
+    model_type=checks.text,
+    done=checks.text,
+    positions=checks.grids,
+    difference=checks.amount,
+)
 PROBE = checks.fields(
     learning_rate=checks.amount,  # for 256 images a step
     epochs=checks.amount,
@@ -116,6 +122,8 @@ class CardFacts:
     weight_init: str | None = fact(  # null: the weights came with the checkpoint
         "run.model.weight_init", checks.later(checks.one_of("normal", "mimetic"))
     )
+    # null: the checkpoint was loaded as it is
+    as_vit: dict[str, Any] | None = fact("run.model.as_vit", checks.later(AS_VIT))
 
     # The data
     dataset: str = fact("run.data.dataset", checks.text)

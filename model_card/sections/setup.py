@@ -47,6 +47,7 @@ def training(facts: CardFacts) -> str:
     data_seed = facts.seed if facts.data_seed is None else facts.data_seed
     rows = (
         ("Base model", _base_model(facts)),
+        *([("As a ViT", _as_vit(facts.as_vit))] if facts.as_vit else []),
         ("Architecture", _architecture(facts)),
         ("Trained", _trained(facts)),
         ("Device", devices + facts.device),
@@ -154,6 +155,17 @@ def _base_model(facts: CardFacts) -> str:
     if facts.base_revision is None:
         return f"{name}, a local copy without a recorded revision"
     return f"{name} at {code(facts.base_revision)}"
+
+
+def _as_vit(done: dict[str, Any]) -> str:
+    """Say how a ViT was made of a checkpoint of another architecture, and how exactly."""
+    old, new = done["positions"]
+    grid = f"from {old} x {old} to {new} x {new} patches, bicubic without antialias"
+    positions = f"positions interpolated {grid}" if new != old else "positions as they were"
+    return (
+        f"from {code(done['model_type'])}, before the training: {done['done']}; {positions}; on an image of "
+        f"noise the class token differed by at most {done['difference']:.1e} from the original's"
+    )
 
 
 def _architecture(facts: CardFacts) -> str:

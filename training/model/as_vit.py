@@ -109,10 +109,12 @@ REFUSED = {
     "dinov3_vit": "its positions rotate queries and keys, and it has register tokens",
     "ijepa": "it has no class token, and a head on the mean of the patches",
     "deit": "its distillation token takes part in attention (a plain DeiT is saved as a ViT)",
-    "beit": "its attention has relative positions, and a bias of each head",
-    "data2vec-vision": "its attention has relative positions, and a bias of each head",
+    "beit": "its attention has relative positions",
+    "data2vec-vision": "its attention has relative positions",
     "clip": "it has a layer norm before the blocks",
+    "clip_vision_model": "it has a layer norm before the blocks",
     "siglip": "it has no class token: attention pools the patches",
+    "siglip_vision_model": "it has no class token: attention pools the patches",
     "siglip2": "it has no class token: attention pools the patches",
 }
 
@@ -139,7 +141,7 @@ def load_as_vit(
     """
     clothes = clothes_of(config, model_id)
     values = vit_values(clothes, config, model_id)
-    side = _patches_a_side(image_size, values["patch_size"], model_id)
+    old, side = config_side(config, model_id), _patches_a_side(image_size, values, model_id)
     for key, value in clothes.as_is.items():
         setattr(config, key, value)
     source, lacking, unknown = load_weights(AutoModel, model_id, revision, config)
@@ -150,7 +152,6 @@ def load_as_vit(
     del source
     fold_layer_scale(state)
     positions = state["embeddings.position_embeddings"]
-    old = config_side(config, model_id)
     state["embeddings.position_embeddings"] = interpolate_positions(positions, old, side)
     vit = ViTConfig(**values, image_size=image_size, **labels)
     model = _filled(vit, state, f"{model_id} ({name})")
@@ -238,7 +239,8 @@ def _one_side(key: str, value: Any, model_id: str) -> int:
     return side
 
 
-def _patches_a_side(image_size: int, patch: int, model_id: str) -> int:
+def _patches_a_side(image_size: int, values: dict[str, Any], model_id: str) -> int:
+    patch = values["patch_size"]
     side, rest = divmod(image_size, patch)
     if rest:  # a rim of every image would never be seen
         below, above = side * patch, (side + 1) * patch

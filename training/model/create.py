@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+import yaml
 from accelerate import PartialState
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import EntryNotFoundError, StrictDataclassError
@@ -27,7 +28,7 @@ from inference.food_images import Preprocessing
 from training.common.errors import UserError
 from training.common.paths import local_path, looks_local, refuse_missing
 from training.model.arguments import ModelArguments
-from training.model.as_vit import load_as_vit
+from training.model.as_vit import clothes_of, load_as_vit
 from training.model.head import renew_head, reorder_head, scale_head
 from training.model.initialization import initialize_mimetic
 from training.model.network import (
@@ -115,11 +116,11 @@ def _from_checkpoint(args: ModelArguments, label_names: list[str]) -> Network:
     model_id = str(local_path(args.model)) if looks_local(args.model) else args.model
     config = load_pretrained(AutoConfig, model_id, args.model_revision)
     commit = commit_of(model_id, args.model_revision)
-    processor = load_pretrained(AutoImageProcessor, model_id, args.model_revision)
+    load = _load_as_it_is
     if args.as_vit and config.model_type != "vit":
-        load = _load_other
-    else:
-        load = _load_as_it_is
+        clothes_of(config, model_id)  # refuses others before anything more is downloaded
+        load = _load_as_vit
+    processor = load_pretrained(AutoImageProcessor, model_id, args.model_revision)
     made = load(args, model_id, config, processor, label_names)
     return dataclasses.replace(made, revision=commit, license=_license(model_id, commit))
 
@@ -152,7 +153,7 @@ def _load_as_it_is(
     return Network(model, processor, preprocessing, None, None, "kept" if kept else "new")
 
 
-def _load_other(
+def _load_as_vit(
     args: ModelArguments, model_id: str, config: Any, processor: Any, label_names: list[str]
 ) -> Network:
     """Load a checkpoint as the ViT that it is in other clothes, and say what was done."""
@@ -173,7 +174,9 @@ def _load_other(
 
 def _as_vit_line(model_id: str, done: dict[str, Any]) -> str:
     old, new = done["positions"]
-    grid = f"{old} x {old}" + (f" interpolated to {new} x {new}" if new != old else ", as they were")
+    grid = f"{old} x {old}" + (
+        f" interpolated to {new} x {new}" if new != old else ", as they were"
+    )
     head = "; its own head is left out, a new one reads the class token" if done["head"] else ""
     return (
         f"{model_id} ({done['model_type']}) as a ViT: {done['done']}; positions {grid}; class token within "
@@ -200,18 +203,14 @@ def _labels(label_names: list[str]) -> dict[str, Any]:
 
 
 def _license(model_id: str, commit: str | None) -> str | None:
-    """Read the license from the checkpoint's card, README.md; None where it is not named there.
-
-    Raises:
-        UserError: the card cannot be read as text.
-    """
+    """Read the license from the checkpoint's card, README.md; None where it is not named there."""
     card = Path(model_id) / "README.md"
     if commit is None and not card.is_file():
         return None
     try:
         of = model_id if commit else card
         return ModelCard.load(of, ignore_metadata_errors=True).data.get("license")
-    except EntryNotFoundError:
+    except (EntryNotFoundError, ValueError, yaml.YAMLError):  # no card, or none that can be read
         return None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 from transformers import logging as transformers_logging
@@ -23,6 +24,10 @@ from training.common.errors import UserError
 from training.common.hub_errors import translated_errors
 from training.common.paths import local_path, refuse_missing
 from training.model.weights import refuse_pickle, refuse_untrained
+
+# What `from_pretrained` raises for files that are not there, damaged, or say what cannot be; the last
+# two: a value of config.json of a wrong type, and a name in it that transformers does not know.
+UNLOADABLE = (OSError, ValueError, ImportError, SafetensorError, StrictDataclassError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ def load_pretrained(cls: Any, model_id: str, revision: str | None, **kwargs: Any
     try:
         with quiet_transformers():  # a new head is reported by us, in one line
             return cls.from_pretrained(model_id, revision=revision, **kwargs)
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except UNLOADABLE as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"model {model_id} cannot be loaded: {reason} (give a folder or a Hub id user/name that "

@@ -99,7 +99,8 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
         The keys id (Hub id or last name of the folder; None from scratch), revision (None of a local
         folder), sha256 (of a local folder's weights, else None), license, architecture,
         num_parameters, image_size and patch_size (pixels a side; patch_size is None without patches),
-        head, head_init_scale (None of a head that was kept) and weight_init (None of a checkpoint).
+        head, head_init_scale (None of a head that was kept), weight_init (None of a checkpoint) and as_vit
+        (None, or what was done to make a ViT of the checkpoint, see `load_as_vit`).
     """
     config = network.model.config
     return {
@@ -116,6 +117,7 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
         "head": network.head,
         "head_init_scale": recipe.model.head_init_scale if network.head == "new" else None,
         "weight_init": recipe.model.weight_init if recipe.model.model is None else None,
+        "as_vit": network.as_vit,
     }
 
 

@@ -51,6 +51,29 @@ def test_a_card_says_what_was_trained():
         facts_of(both)
 
 
+def test_the_card_says_how_a_vit_was_made_of_another_network():
+    both = files()
+    assert "As a ViT" not in render_card(facts_of(both))  # an older run
+    done = {"model_type": "dinov2", "done": "LayerScale folded into the output projections"}
+    done |= {"positions": [37, 16], "difference": 7.2e-07, "head": False}
+    both["run"]["model"]["as_vit"] = done
+    text = render_card(facts_of(both))
+    validate_card(text)
+    assert (
+        "| As a ViT | from `dinov2`, before the training: LayerScale folded into the output projections; "
+        "positions interpolated from 37 x 37 to 16 x 16 patches, bicubic without antialias; on an image "
+        "of noise the class token differed by at most 7.2e-07 from the original's |" in text
+    )
+    done["positions"] = [16, 16]
+    assert "; positions as they were; " in render_card(facts_of(both))
+    done["positions"] = [16]
+    with pytest.raises(FactError, match=r"model.as_vit is"):
+        facts_of(both)
+    del done["difference"], done["positions"]
+    with pytest.raises(MissingFactError, match="run.json has no model.as_vit.positions"):
+        facts_of(both)
+
+
 def test_the_card_says_how_weights_began_and_what_is_not_known():
     both = files("sample")
     assert "none: weights drawn at random |" in render_card(facts_of(both))
