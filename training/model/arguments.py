@@ -23,8 +23,7 @@ class ModelArguments:
     model_revision: str | None = key(None, "commit, tag or branch")
     as_vit: bool = key(
         False,
-        "make a ViT of a model that is one in other clothes, exactly (DINOv2, MAE, MSN; "
-        "docs/backbones.md); positions as Dinov2Model interpolates them",
+        "make a ViT of a DINOv2, MAE or MSN model, exactly; others are refused (docs/backbones.md)",
     )
     model_config: dict[str, Any] | str | None = key(
         None, "ViTConfig values for training from scratch, as a mapping"

@@ -291,6 +291,23 @@ def test_impossible_scales_of_the_head(scale):
         ModelArguments(head_init_scale=scale)
 
 
+@pytest.mark.parametrize(
+    ("card", "license_id"),
+    [
+        ("---\nlicense: apache-2.0\n---\n# A model\n", "apache-2.0"),
+        ("# A model\n", None),
+        ("---\nlicense: [\n---\n", None),
+        (b"\xff\xfe\x00", None),
+        (None, None),
+    ],
+)
+def test_the_license_of_a_folder_is_that_of_its_card(saved, tmp_path, card, license_id):
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    if card is not None:
+        (folder / "README.md").write_bytes(card if isinstance(card, bytes) else card.encode())
+    assert build(str(folder)).license == license_id
+
+
 def test_attention_is_sdpa_wherever_the_network_comes_from(tmp_path):
     network = tiny_network()
     network.model.save_pretrained(tmp_path)

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageClassification
 from transformers import logging as transformers_logging
 
 from tests.unit.toys import LABELS, tiny_network
@@ -20,10 +22,12 @@ from training.model.network import (
     load_classifier,
     load_network,
     load_pretrained,
+    load_weights,
     model_folder,
     quiet_transformers,
 )
 
+META = {"format": "pt"}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -82,6 +86,18 @@ def test_weights_that_the_files_do_not_give_are_named(saved, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "id2label": labels}))
     with pytest.raises(UserError, match="has no trained head"):  # another number of labels
         load_network(path.parent)
+
+
+def test_weights_without_a_place_are_named_too(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "more")
+    state = load_file(folder / "model.safetensors")
+    state["registers"] = torch.ones(4, 32)
+    save_file(state, folder / "model.safetensors", META)
+    _, lacking, unknown = load_weights(AutoModelForImageClassification, str(folder), None)
+    assert (lacking, unknown) == ([], ["registers"])
+    (folder / "config.json").write_text((folder / "config.json").read_text().replace("gelu", "no"))
+    with pytest.raises(UserError, match="^model .* cannot be loaded: 'no'"):
+        load_weights(AutoModelForImageClassification, str(folder), None)
 
 
 def test_pickles_on_the_hub_are_named(monkeypatch):

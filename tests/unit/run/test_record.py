@@ -174,7 +174,11 @@ def test_a_network_from_scratch_is_described():
         "head": "new",
         "head_init_scale": 1.0,
         "weight_init": "mimetic",
+        "as_vit": None,
     }
+    done = {"model_type": "dinov2", "positions": [37, 16]}
+    network = dataclasses.replace(network, as_vit=done)
+    assert describe_model(recipe_of(model=ModelArguments(model="a/b")), network)["as_vit"] == done
 
 
 def test_a_folder_is_named_without_its_place_and_a_kept_head_has_no_scale(tmp_path):
