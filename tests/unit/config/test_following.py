@@ -59,6 +59,14 @@ def test_another_model_leaves_out_what_is_said_of_the_files_own():
     assert follow(file, {}) == (file, [])
 
 
+def test_a_network_from_scratch_is_a_vit_already():
+    file = {"model": "user/one", "as_vit": True, "image_size": 224}
+    left, (said,) = follow(file, {"model": None})
+    assert left == {"model": "user/one", "image_size": 224}
+    assert said == "--model None leaves out as_vit"
+    assert follow(file, {"model": "user/two"}) == (file, [])
+
+
 @pytest.mark.parametrize(
     ("tune", "left"),
     [
@@ -69,14 +77,6 @@ def test_another_model_leaves_out_what_is_said_of_the_files_own():
         ("probe_then_full", {"probe_learning_rates", "probe_epochs"}),
     ],
 )
-def test_a_network_from_scratch_is_a_vit_already():
-    file = {"model": "user/one", "as_vit": True, "image_size": 224}
-    left, (said,) = follow(file, {"model": None})
-    assert left == {"model": "user/one", "image_size": 224}
-    assert said == "--model None leaves out as_vit"
-    assert follow(file, {"model": "user/two"}) == (file, [])
-
-
 def test_another_method_leaves_out_the_keys_of_the_files_own(tune, left):
     file = {"lora_rank": 8, "probe_learning_rates": [0.1], "probe_epochs": 3.0, "tune": "lora"}
     kept, notes = follow(file, {"tune": tune})

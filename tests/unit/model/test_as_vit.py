@@ -10,17 +10,27 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForImageClassification, ViTForImageClassification
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification, ViTForImageClassification
 
-from tests.unit.backbones import save_backbone
+from tests.unit.clothes import (
+    KINDS,
+    PATCH,
+    SIZE,
+    build,
+    edited,
+    original,
+    save,
+    tokens,
+    with_weights,
+)
+from tests.unit.pictures import encode, photo
 from tests.unit.toys import LABELS, tiny_network
-from training.common.errors import UserError
+from training.model import as_vit
 from training.model.arguments import ModelArguments
 from training.model.as_vit import (
     CONVERTED,
     REFUSED,
-    clothes_of,
     config_side,
     fold_layer_scale,
     interpolate_positions,
@@ -29,38 +39,9 @@ from training.model.as_vit import (
     vit_values,
 )
 from training.model.create import build_network
-from training.model.network import Network, load_network
+from training.model.network import load_network
 
 ROOT = Path(__file__).parents[3]
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
-# model_type -> (class, values of its config beside `SHAPE`): patches of 14, 6 x 6 of them
-KINDS = {
-    "dinov2": ("Dinov2Model", {"mlp_ratio": 2}),
-    "vit_mae": ("ViTMAEModel", {"intermediate_size": 48, "layer_norm_eps": 1e-5}),
-    "vit_msn": ("ViTMSNModel", {"intermediate_size": 48}),
-}
-SIZE, PATCH = 84, 14
-STAGES = dict.fromkeys(("out_features", "out_indices", "stage_names"))
-
-
-def save(folder: Path, kind: str = "dinov2", name: str | None = None, **values: object) -> Path:
-    """A checkpoint with weights that are nowhere 0 or 1, gamma within +-2."""
-    name = name or KINDS[kind][0]
-    cls = getattr(transformers, name)
-    shape = {**SHAPE, **KINDS[kind][1], "image_size": SIZE, "patch_size": PATCH}
-    torch.manual_seed(0)
-    model = cls(cls.config_class(**{**shape, **values}))
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            is_matrix = parameter.ndim > 1 and key.endswith("weight")
-            if key.endswith("lambda1"):
-                parameter.uniform_(-2, 2)
-            else:
-                parameter.normal_(0, 0.2 if is_matrix else 1)
-    model.save_pretrained(folder)
-    crop = {"crop_size": {"height": 56, "width": 56}, "size": {"shortest_edge": 64}}
-    transformers.BitImageProcessorPil(**crop).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -72,51 +53,6 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def dinov2(checkpoints) -> Path:
     return checkpoints["dinov2"]
-
-
-def build(folder: Path, labels: list[str] = LABELS, seed: int = 0, **values: object) -> Network:
-    return build_network(ModelArguments(model=str(folder), as_vit=True, **values), labels, seed)
-
-
-def edited(folder: Path, source: Path, **values: object) -> Path:
-    """A copy with other values in config.json; None takes a key away."""
-    folder.mkdir()
-    for path in source.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    config = {**json.loads((source / "config.json").read_text()), **values}
-    kept = {key: value for key, value in config.items() if value is not None}
-    (folder / "config.json").write_text(json.dumps(kept))
-    return folder
-
-
-def with_weights(folder: Path, source: Path, change) -> Path:
-    """A copy whose weights are what `change` makes of them."""
-    edited(folder, source)
-    state = change(load_file(source / "model.safetensors"))
-    save_file(state, folder / "model.safetensors", {"format": "pt"})
-    return folder
-
-
-def original(folder: Path) -> torch.nn.Module:
-    config = transformers.AutoConfig.from_pretrained(folder)
-    if hasattr(config, "mask_ratio"):
-        config.mask_ratio = 0.0
-    return AutoModel.from_pretrained(folder, config=config, dtype=torch.float32).eval()
-
-
-def tokens(folder: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """An image of noise, and the class token of the checkpoint as transformers computes it."""
-    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
-    model = original(folder)
-    how = {} if "Dinov2" in type(model).__name__ else {"interpolate_pos_encoding": True}
-    with torch.no_grad():
-        return pixels, model(pixel_values=pixels, **how)[0][:, 0]
-
-
-def refused(folder: Path, message: str, **values: object) -> None:
-    with pytest.raises(UserError, match=message) as error:
-        build(folder, **values)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
 # ---- the same class token ---------------------------------------------------------------------
@@ -168,8 +104,6 @@ print(json.dumps({"token": token.tolist(), "labels": [r["label"] for r in scores
 
 def test_saved_and_loaded_by_the_stock_pipeline_elsewhere(dinov2, tmp_path):
     """In a process without this project: no code of Dinov2 is left, and the class token is the same."""
-    from tests.unit.pictures import encode, photo
-
     network = build(dinov2)
     network.model.save_pretrained(tmp_path / "vit")
     network.processor.save_pretrained(tmp_path / "vit")
@@ -281,127 +215,6 @@ def test_a_decoder_of_pretraining_is_left_out(checkpoints, tmp_path):
     assert "masking" in network.as_vit["done"]
 
 
-# ---- what is refused ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("size", "message"),
-    [
-        (225, "^image_size 225 is not a multiple of the patch size 14 of .*: give 224 or 238$"),
-        (384, "give 378 or 392$"),
-        (7, "give 14$"),
-        (14 * 10**9, "^image_size 14000000000: Dinov2Model does not run at that size"),
-    ],
-)
-def test_sizes_that_do_not_fit(dinov2, size, message):
-    refused(dinov2, message, image_size=size)
-
-
-def test_a_processor_whose_crop_does_not_fit(dinov2, tmp_path):
-    folder = edited(tmp_path / "a", dinov2)
-    path = folder / "preprocessor_config.json"
-    values = json.loads(path.read_text())
-    for crop, message in (
-        ({"height": 60, "width": 60}, "image_size 60 is not a multiple"),
-        ({"height": 56, "width": 42}, "makes 56 x 42 pixels, .* give an image_size"),
-    ):
-        path.write_text(json.dumps({**values, "crop_size": crop}))
-        refused(folder, message)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"use_swiglu_ffn": True}, "use_swiglu_ffn of .* is True, and a ViT can do False only"),
-        ({"drop_path_rate": 0.1}, "drop_path_rate of .* is 0.1, and a ViT can do 0 only"),
-        ({"hidden_dropout_prob": 0.1}, "hidden_dropout_prob of .* is 0.1"),
-        ({"num_channels": 1}, "num_channels of .* is 1, and a ViT can do 3 only"),
-        ({"head_dim": 16}, "has head_dim: 16, which is not known here"),
-        ({"num_register_tokens": 4}, "has num_register_tokens: 4, which is not known here"),
-        ({"image_size": [84, 98]}, r"image_size of .* is \[84, 98\], and only square"),
-        ({"patch_size": [14, 7]}, r"patch_size of .* is \[14, 7\], and only square"),
-        # config.json lies about the files
-        ({"image_size": 98}, "do not give embeddings.position_embeddings, where the Dinov2Model"),
-        ({"hidden_size": 64}, "do not give "),
-        ({"num_hidden_layers": 4, **STAGES}, "do not give .*encoder.layer.3"),
-        ({"num_hidden_layers": 2, **STAGES}, "also give .*encoder.layer.2"),
-        ({"image_size": "wide"}, "^model .* cannot be loaded: .*image_size"),
-        ({"mlp_ratio": 3}, "do not give .*fc1"),
-        ({"hidden_act": "nope"}, "nope"),
-    ],
-)
-def test_a_config_that_says_something_else(dinov2, tmp_path, values, message):
-    refused(edited(tmp_path / "a", dinov2, **values), message)
-
-
-def test_keys_that_say_nothing_are_none(dinov2, tmp_path):
-    values = {"pruned_heads": {}, "num_register_tokens": False, "custom_pipelines": {"a": {}}}
-    folder = edited(tmp_path / "a", dinov2, layerscale_value=0.5, image_size=[84, 84], **values)
-    assert build(folder).as_vit["difference"] < 1e-5
-
-
-@pytest.mark.parametrize("lost", ["layer_scale1.lambda1", "attention.value.weight", "layernorm"])
-def test_weights_that_are_not_there(dinov2, tmp_path, lost):
-    without = lambda state: {k: v for k, v in state.items() if lost not in k}  # noqa: E731
-    refused(with_weights(tmp_path / "a", dinov2, without), f"do not give .*{lost.split('.')[0]}")
-
-
-def test_the_mask_token_may_be_missing(dinov2, tmp_path):
-    without = lambda state: {k: v for k, v in state.items() if "mask" not in k}  # noqa: E731
-    assert build(with_weights(tmp_path / "a", dinov2, without)).as_vit["difference"] < 1e-5
-    assert build(save(tmp_path / "b", use_mask_token=False)).as_vit["difference"] < 1e-5
-
-
-def test_weights_without_a_place(dinov2, tmp_path):
-    more = lambda state: {**state, "embeddings.register_tokens": torch.ones(1, 4, 32)}  # noqa: E731
-    refused(with_weights(tmp_path / "a", dinov2, more), "also give .*register_tokens")
-
-
-def test_weights_that_are_not_finite(dinov2, tmp_path):
-    def broken(state):
-        key = next(key for key in state if key.endswith("lambda1"))
-        return {**state, key: state[key] * float("nan")}
-
-    refused(with_weights(tmp_path / "a", dinov2, broken), "differs by nan from Dinov2Model's")
-
-
-def test_pickles_are_not_opened(dinov2, tmp_path):
-    folder = edited(tmp_path / "a", dinov2)
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    refused(folder, "pytorch_model.bin only, a pickle")
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("deit", "is deit, which is not exactly a ViT: its distillation token"),
-        (
-            "swin",
-            "is swin, .*: as_vit knows dinov2, vit_mae, vit_msn, and vit itself; leave as_vit",
-        ),
-    ],
-)
-def test_other_networks_are_named(tmp_path, name, message):
-    refused(save_backbone(tmp_path / name, name, LABELS), message)
-
-
-def test_every_refusal_is_of_an_architecture_that_transformers_has():
-    for kind in (*CONVERTED, *REFUSED):
-        config = transformers.AutoConfig.for_model(kind)
-        assert config.model_type == kind
-    for kind, why in REFUSED.items():
-        with pytest.raises(
-            UserError, match=re.escape(f"x is {kind}, which is not exactly a ViT: {why};")
-        ):
-            clothes_of(transformers.AutoConfig.for_model(kind), "x")
-
-
-def test_as_vit_is_for_a_model():
-    for values in ({}, {"model_config": {"hidden_size": 32}}):
-        with pytest.raises(UserError, match="^as_vit is true, and model.* a network from scratch"):
-            ModelArguments(as_vit=True, **values)
-
-
 # ---- the parts ------------------------------------------------------------------------------------
 
 
@@ -449,8 +262,6 @@ def test_positions_are_interpolated_as_transformers_does(dinov2):
 
 def test_the_original_is_not_kept(dinov2, monkeypatch):
     """Its tensors become the ViT's; nothing but a folded matrix is copied."""
-    from training.model import as_vit
-
     seen, real = [], as_vit.load_weights
 
     def load(*args):
