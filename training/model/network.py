@@ -38,7 +38,7 @@ class Network:
     processor: Any  # a transformers image processor
     preprocessing: Preprocessing  # the same transform as `processor`, in uint8
     revision: str | None  # commit on the Hub; None for a folder and for a network from scratch
-    license: str | None  # as the checkpoint's card names it; None where it does not, or was not read
+    license: str | None  # as the checkpoint's card names it; None where none is named or read
     head: str  # "new": its weights are not those of the checkpoint; or "kept"
     as_vit: dict[str, Any] | None = None  # how it became a ViT, see `load_as_vit`; None: it did not
 
