@@ -5,6 +5,7 @@
     classify = pipeline(model="user/repo", revision="v1.0", trust_remote_code=True)
     classify("dinner.jpg", top_k=3)
     # [{"label": "apple_pie", "name": "Apple pie", "score": 0.97}, ...]
+    classify("dinner.jpg", top_k=3, language="ko")  # "name": "애플파이"
 
 What it adds to the stock image-classification pipeline: it owns image loading, as `food_images`
 describes it. Images stay uint8 until the model's device.
@@ -36,6 +37,10 @@ except ImportError:  # beside a program that has this folder on its path, as an 
 # Versions of transformers that gave the same answers: see docs/versions.md of the project.
 TRIED_WITH = ("4.51.3", "4.57.6", "5.17.0", "5.23.0")
 
+# Under this key config.json says what a pipeline must know of the model beside its labels:
+# {"format": 1, "names": {"en": {"hot_dog": "Hot dog"}, "ko": ...}, ...}.
+BLOCK, BLOCK_FORMAT = "food_classification", 1
+
 # What a config.json says of this file, so that `pipeline(model=..., trust_remote_code=True)` finds it.
 CUSTOM_PIPELINES = {
     "food-classification": {
@@ -55,6 +60,8 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         max_image_pixels: limit on width x height of an image.
         on_error: "raise" (default), or "return": an image that cannot be scored is answered by
             [{"error": "one line"}], and the others as ever.
+        language: of `name`, one of those that the model has names in; default: "en" where it has
+            them, else the label in readable form, which also stands for a name that is lacking.
         timeout: without effect, since nothing is fetched; the stock pipeline has it.
     """
 
@@ -69,6 +76,7 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         max_image_pixels=None,
         on_error=None,
         timeout=None,
+        language=None,
     ):
         for name, value in (("top_k", top_k), ("max_image_pixels", max_image_pixels)):
             whole = isinstance(value, int) and not isinstance(value, bool)
@@ -76,7 +84,10 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         if on_error not in (None, "raise", "return"):
             raise ValueError(f'on_error must be "raise" or "return", not {on_error!r}')
+        names_in(self.model.config, language)  # refuses one that is not there
         _, forward, postprocess = super()._sanitize_parameters(top_k, function_to_apply)
+        if language is not None:
+            postprocess["language"] = language
         given = {"max_image_pixels": max_image_pixels, "on_error": on_error}
         preprocess = {name: value for name, value in given.items() if value is not None}
         return preprocess, forward, postprocess
@@ -150,14 +161,22 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
             return {"logits": outputs.logits, "error": model_inputs["error"]}
         return outputs
 
-    def postprocess(self, model_outputs, function_to_apply=None, top_k=5) -> list[dict[str, Any]]:
+    def postprocess(
+        self, model_outputs, function_to_apply=None, top_k=5, language=None
+    ) -> list[dict[str, Any]]:
         """Rank the labels of one image: {"label", "name", "score"}, best first."""
         if error := model_outputs.get("error"):
             return [{"error": error}]
         ranked = super().postprocess(model_outputs, function_to_apply, top_k)
+        names = names_in(self.model.config, language)
         return [
-            {"label": row["label"], "name": readable_name(row["label"]), "score": row["score"]}
+            {
+                "label": label,
+                "name": names.get(label) or readable_name(label),
+                "score": row["score"],
+            }
             for row in ranked
+            for label in (row["label"],)
         ]
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
@@ -178,6 +197,51 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
 def readable_name(label: str) -> str:
     """Make a label readable: `baby_back_ribs` becomes `Baby back ribs`."""
     return label.replace("_", " ").strip().capitalize()
+
+
+def own_block(config: Any) -> Mapping[str, Any]:
+    """Find the block `BLOCK` of a config of transformers, or of a parsed config.json; {} if none.
+
+    Raises:
+        ValueError: it is of a format that this code does not know.
+    """
+    is_json = isinstance(config, Mapping)
+    block = config.get(BLOCK) if is_json else getattr(config, BLOCK, None)
+    if block is None:
+        return {}
+    found = block.get("format") if isinstance(block, Mapping) else block
+    if found != BLOCK_FORMAT:
+        raise ValueError(
+            f"{BLOCK} in config.json has format {_shortened(repr(found))}, and this code reads "
+            f"{BLOCK_FORMAT}: use the code that came with the model, or a newer vit-food101"
+        )
+    return block
+
+
+def names_in(config: Any, language: str | None = None) -> Mapping[str, str]:
+    """Find what a model's labels are called in a language: {"hot_dog": "핫도그", ...}.
+
+    None is English, and {} where there is none. A label may be lacking.
+
+    Raises:
+        ValueError: the model has no names in this language; the line says in which it has.
+    """
+    names = own_block(config).get("names") or {}
+    if language is None:
+        return names.get("en", {})
+    if isinstance(language, str) and language in names:
+        return names[language]
+    there = (
+        f"give {' or '.join(sorted(names))}"
+        if names
+        else (
+            "it has none in any; leave language out, or give it names by "
+            "`food101 release RUN --output DIR --display_names FILE`"
+        )
+    )
+    raise ValueError(
+        f"language {_shortened(repr(language))}: the model has no names in it: {there}"
+    )
 
 
 # ---- several images -----------------------------------------------------------------------------

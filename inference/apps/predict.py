@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from inference.apps.images import Asked
-from inference.food_classification import FoodClassificationPipeline
+from inference.food_classification import FoodClassificationPipeline, names_in
 from inference.food_images import InvalidImageError, decode_image
+from training.common.errors import UserError
 from training.common.machine import usable_cores
 from training.common.progress import Progress
 from training.model.network import load_network, model_folder
@@ -39,6 +40,7 @@ def predict_images(
     revision: str | None,
     batch_size: int,
     count: Callable[[], int | None] = lambda: None,
+    language: str | None = None,
 ) -> Iterator[Answer]:
     """Label image files with the food pipeline that is installed here, batch by batch.
 
@@ -52,11 +54,14 @@ def predict_images(
         revision: commit, tag or branch on the Hub; None is the newest.
         batch_size: images at once.
         count: counts all the images, if it comes to telling the time that is left; None: unknown.
+        language: of the names; None: English where the model has them, else its labels.
 
     Raises:
-        UserError: no such model; it is there but cannot be loaded, where the first file is to be read.
+        UserError: no such model; it is there but cannot be loaded, or has no names in this language,
+            where the first file is to be read.
     """
-    return _answers(model_folder(model) or model, images, top_k, revision, batch_size, count)
+    folder = model_folder(model) or model
+    return _answers(folder, images, top_k, revision, batch_size, count, language)
 
 
 def _answers(
@@ -66,6 +71,7 @@ def _answers(
     revision: str | None,
     batch_size: int,
     count: Callable[[], int | None],
+    language: str | None,
 ) -> Iterator[Answer]:
     """Yield an answer for each of the images; see `predict_images`."""
     classify = progress = None
@@ -74,16 +80,24 @@ def _answers(
         while batch := list(itertools.islice(images, batch_size)):
             if classify is None and not all(asked.problem for asked in batch):
                 network = load_network(model, revision)
+                _refuse_language(network.model.config, language)
                 classify = FoodClassificationPipeline(
                     model=network.model, image_processor=network.processor
                 )
                 progress = Progress(0)
             read = list(pool.map(functools.partial(_read, classify), batch))
-            yield from _label(classify, batch, read, top_k)
+            yield from _label(classify, batch, read, top_k, language)
             done += len(batch)
             if progress and progress.is_due(done):
                 progress.total = progress.total or count() or 0
                 _tell(progress)
+
+
+def _refuse_language(config: Any, language: str | None) -> None:
+    try:
+        names_in(config, language)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _read(classify: FoodClassificationPipeline | None, asked: Asked) -> torch.Tensor | str:
@@ -101,6 +115,7 @@ def _label(
     batch: list[Asked],
     read: list[torch.Tensor | str],
     top_k: int,
+    language: str | None,
 ) -> Iterator[Answer]:
     """Yield the answers of one batch, in its order; the forward pass is of what could be read."""
     pixels = [each for each in read if isinstance(each, torch.Tensor)]
@@ -111,7 +126,9 @@ def _label(
         if isinstance(each, str):
             yield Answer(asked.path, [], each)
         else:
-            yield Answer(asked.path, classify.postprocess({"logits": next(rows)}, top_k=top_k))
+            logits = {"logits": next(rows)}
+            labels = classify.postprocess(logits, top_k=top_k, language=language)
+            yield Answer(asked.path, labels)
 
 
 def _tell(progress: Progress) -> None:

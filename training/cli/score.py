@@ -122,7 +122,8 @@ def predict(args: argparse.Namespace) -> int:
         0; 1 where some of the images could not be labelled; 2 where none could.
 
     Raises:
-        UserError: there is no such model, or standard input names no image.
+        UserError: there is no such model, it has no names in the language, or standard input names no
+            image.
     """
     quiet_libraries()
     from inference.apps.images import find_images
@@ -136,7 +137,7 @@ def predict(args: argparse.Namespace) -> int:
     images = find_images(args.images, sys.stdin.buffer if sys.stdin else ())
     answered = failed = 0
     for answer in predict_images(
-        args.model, images, args.top_k, args.revision, args.batch_size, count
+        args.model, images, args.top_k, args.revision, args.batch_size, count, args.language
     ):
         if answer.error is None:
             answered += 1
@@ -162,6 +163,11 @@ def _add_predict(verbs: Any) -> None:
     )
     p.add_argument(
         "--top_k", type=positive, default=5, help="labels an image (default: %(default)s)"
+    )
+    p.add_argument(
+        "--language",
+        metavar="CODE",
+        help="of the names, as ko (default: en, where there are names)",
     )
     p.add_argument("--revision", help="of a model on the Hub")
     p.add_argument(

@@ -9,6 +9,7 @@ from typing import Any
 
 from training.common.arguments import check_ranges, key
 from training.common.errors import UserError
+from training.model.names import read_names
 
 WEIGHT_INIT = ("normal", "mimetic")
 
@@ -48,6 +49,9 @@ class ModelArguments:
         "positions as they look after pretraining (mimetic, arXiv:2305.09828)",
         choices=WEIGHT_INIT,
     )
+    display_names: str | None = key(
+        None, "CSV file of what labels are called, label,<language>,...; null: the table of dishes"
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.model_config, str):
@@ -66,6 +70,8 @@ class ModelArguments:
                 "(--as_vit false), or give a model"
             )
         check_ranges(self)
+        if self.display_names is not None:  # whether its labels fit is seen when they are known
+            read_names(self.display_names)
         if self.model and self.weight_init != "normal":
             raise UserError(
                 f"weight_init {self.weight_init} and model {self.model}: it is for a network from scratch; "

@@ -29,8 +29,10 @@ from training.common.errors import UserError
 from training.common.paths import local_path, looks_local, refuse_missing
 from training.model.arguments import ModelArguments
 from training.model.as_vit import clothes_of, load_as_vit
+from training.model.config_block import drop_block, merge_block
 from training.model.head import renew_head, reorder_head, scale_head
 from training.model.initialization import initialize_mimetic
+from training.model.names import names_of
 from training.model.network import (
     Network,
     commit_of,
@@ -49,17 +51,21 @@ logger = logging.getLogger(__name__)
 def build_network(args: ModelArguments, label_names: list[str], seed: int) -> Network:
     """Build the classifier for `label_names`, in float32; what is new is initialised from `seed`.
 
-    A head for the same labels, in whatever order, is kept and follows the order of `label_names`.
+    A head for the same labels, in whatever order, is kept and follows the order of `label_names`. Our
+    block of the config is begun anew, with the names of the labels: what it said was of other weights.
 
     Raises:
         UserError: the checkpoint cannot be loaded, or a value does not fit.
     """
+    names = names_of(label_names, args.display_names)
     set_seed(seed)
     build = _from_scratch if args.model is None else _from_checkpoint
     network = build(args, label_names)
     if network.head == "new":
         scale_head(network.model, args.head_init_scale)
     _freeze_mask_token(network.model)
+    drop_block(network.model.config)
+    merge_block(network.model.config, **names)
     return network
 
 

@@ -38,6 +38,8 @@ from training.engine.callbacks import clock
 from training.engine.checkpoints import find_checkpoints, is_begun, probe_result
 from training.engine.trainer import BaseTrainer
 from training.evaluation.report import evaluate_model, write_evaluation
+from training.model.config_block import read_block
+from training.model.names import fallback_line
 from training.model.network import Network
 from training.run.images import refuse_changed, run_of, write_images
 from training.run.record import (
@@ -154,6 +156,9 @@ class Run:
                 f"{network.head} head for {len(splits.label_names)} labels"
                 f"{trained_line(t, self.record['model']['num_parameters'])}"
             )
+            names = read_block(network.model.config).get("names", {})
+            if line := fallback_line(names, len(splits.label_names)):
+                logger.info(line)
             warn_of_small_images(splits, network)
 
     def save_model(self, trainer: BaseTrainer) -> None:

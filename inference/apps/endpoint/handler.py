@@ -13,6 +13,7 @@ stands on `food_images` and the bare model, whatever the pipelines of transforme
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,10 +24,10 @@ from transformers import AutoModelForImageClassification
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 try:  # as the endpoint does: this folder is on the path
-    from food_classification import from_base64, from_data_url, readable_name
+    from food_classification import from_base64, from_data_url, names_in, readable_name
     from food_images import InvalidImageError, Preprocessing, decode_image
 except ImportError:  # as a part of this project
-    from inference.food_classification import from_base64, from_data_url, readable_name
+    from inference.food_classification import from_base64, from_data_url, names_in, readable_name
     from inference.food_images import InvalidImageError, Preprocessing, decode_image
 
 BATCH = 16  # images of one request that go through the network at once
@@ -51,7 +52,7 @@ class EndpointHandler:
 
         Args:
             data: `inputs`: a PIL image (what the container makes of a body of type image/...), base64
-                as text or in a data: URL, or a list of these; `parameters`: `top_k` (default 5) and
+                as text or in a data: URL, or a list of these; `parameters`: `top_k` (default 5),
                 `function_to_apply` ("softmax", "sigmoid" or "none"; default by the model's config).
 
         Returns:
@@ -64,7 +65,7 @@ class EndpointHandler:
         if not isinstance(data, dict) or data.get("inputs") is None:
             raise ValueError('the request has no "inputs"; send an image, or {"inputs": "base64"}')
         inputs = data["inputs"]
-        top_k, function = self._parameters(data.get("parameters"))
+        top_k, function, names = self._parameters(data.get("parameters"))
         many = isinstance(inputs, (list, tuple))
         images = inputs if many else [inputs]
         if not images:
@@ -73,16 +74,20 @@ class EndpointHandler:
         pixels = torch.stack([self._pixels(*pair) for pair in zip(images, named, strict=True)])
         answers = []
         for batch in pixels.split(BATCH):
-            answers += [self._rows(scores, top_k) for scores in function(self._logits(batch))]
+            answers += [
+                self._rows(scores, top_k, names) for scores in function(self._logits(batch))
+            ]
         return answers if many else answers[0]
 
-    def _parameters(self, parameters: Any) -> tuple[int, Any]:
+    def _parameters(self, parameters: Any) -> tuple[int, Any, Mapping[str, str]]:
         """Check the parameters; those of a query are text, "3" for 3."""
         given = {} if parameters is None else parameters
-        known = {"top_k", "function_to_apply"}
+        known = {"top_k", "function_to_apply", "language"}
         if not isinstance(given, dict) or not given.keys() <= known:
             odd = sorted(map(str, given.keys() - known)) if isinstance(given, dict) else given
-            raise ValueError(f"parameters {_short(odd)}: unknown; give top_k or function_to_apply")
+            raise ValueError(
+                f"parameters {_short(odd)}: unknown; give top_k, function_to_apply or language"
+            )
         top_k = given.get("top_k")
         top_k = 5 if top_k is None else top_k
         if isinstance(top_k, str) and top_k.isascii() and top_k.isdigit():
@@ -97,7 +102,8 @@ class EndpointHandler:
             raise ValueError(
                 f"function_to_apply must be one of {', '.join(FUNCTIONS)}, not {_short(name)}"
             )
-        return top_k, FUNCTIONS[name.lower()]
+        names = names_in(self.model.config, given.get("language"))
+        return top_k, FUNCTIONS[name.lower()], names
 
     def _pixels(self, source: Any, name: str) -> torch.Tensor:
         try:
@@ -110,11 +116,13 @@ class EndpointHandler:
             values = self.preprocessing.normalize(pixels.to(self.device), self.model.dtype)
             return self.model(pixel_values=values).logits.float().cpu()
 
-    def _rows(self, scores: torch.Tensor, top_k: int) -> list[dict[str, Any]]:
+    def _rows(
+        self, scores: torch.Tensor, top_k: int, names: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
         values, indices = scores.topk(min(top_k, len(scores)))
         labels = [self.model.config.id2label[index] for index in indices.tolist()]
         return [
-            {"label": label, "name": readable_name(label), "score": score}
+            {"label": label, "name": names.get(label) or readable_name(label), "score": score}
             for label, score in zip(labels, values.tolist(), strict=True)
         ]
 
