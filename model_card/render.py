@@ -8,7 +8,7 @@ import jinja2
 from model_card.checks import SHA256
 from model_card.facts import CardFacts
 from model_card.front_matter import front_matter, license_of
-from model_card.sections import results, setup
+from model_card.sections import languages, results, setup
 from model_card.sections.blocks import BLOCKS
 from model_card.words import count, hide_paths, percent, points, span, versions
 
@@ -22,6 +22,8 @@ def render_card(
     tag: str | None = None,
     code_sha256: Mapping[str, str] | None = None,
     tried_with: Sequence[str] = (),
+    names: Mapping[str, Mapping[str, str]] | None = None,
+    names_from: Mapping[str, str] | None = None,
 ) -> str:
     """Write the Markdown of README.md.
 
@@ -30,6 +32,8 @@ def render_card(
         tag: Git tag (or commit) that the examples pin; None: they follow `main`.
         code_sha256: SHA-256 of each released file of code, by its name; None leaves them out.
         tried_with: versions of transformers that the released code was tried with.
+        names: what labels are called, by language and label; None: nothing but their labels is known.
+        names_from: where a language's names come from: "vit-food101", its table, or "display_names".
 
     Raises:
         ValueError: a digest is not 64 hexadecimal digits.
@@ -46,13 +50,16 @@ def render_card(
     )
     source = files("model_card").joinpath("template.md").read_text(encoding="utf-8")
     context = _usage(repo_id, tag) | _text(facts) | _scoring(facts) | _tables(facts)
+    english = (names or {}).get("en", {})
+    sections = {key: languages.with_names(rows, english) for key, rows in facts.sections.items()}
     context["blocks"] = [
-        {"title": block.title, "text": block.markdown(facts.sections[block.key], facts.n)}
+        {"title": block.title, "text": block.markdown(sections[block.key], facts.n)}
         for block in BLOCKS
         if block.key in facts.sections
     ]
     context["code_sha256"] = code_sha256 or {}
     context["tried_with"] = ", ".join(tried_with)
+    context |= languages.sentences(facts.label_names, names or {}, names_from or {})
     context["front_matter"] = front_matter(
         facts,
         model_name=repo_id.split("/")[-1] if repo_id else hide_paths(facts.recipe_name),

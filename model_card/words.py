@@ -63,6 +63,11 @@ def code(text: str) -> str:
     return "`" + " ".join(text.replace("`", "'").replace("|", "\\|").split()) + "`"
 
 
+def plain(text: str) -> str:
+    """Write words that Markdown, a table included, shows as they are: "a*b" -> "a\\*b"."""
+    return re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", " ".join(text.split()))
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Write a Markdown table; every row must be as long as the head."""
     lines = [head, ["---"] * len(head), *rows]

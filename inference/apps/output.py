@@ -5,14 +5,17 @@
         write.add(answer)
     write.end()
 
-Paths are text here, whatever bytes the names of the files are.
+Paths are text here, whatever bytes the names of the files are. What the encoding of standard output
+does not have is escaped: names of dishes are in any language.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 from inference.apps.predict import Answer
@@ -27,7 +30,7 @@ class Lines:
         """Print the line."""
         if answer.error is None:
             said = ", ".join(f"{row['name']} {row['score']:.1%}" for row in answer.labels)
-            sys.stdout.write(f"{one_line(answer.image)}: {said}\n")
+            _write(f"{one_line(answer.image)}: {said}\n")
 
     def end(self) -> None:
         """Do nothing: all is printed."""
@@ -37,7 +40,7 @@ class Csv:
     """A row a label, best first, under `HEADER`; nothing at all where no image could be labelled."""
 
     def __init__(self) -> None:
-        self.rows = csv.writer(sys.stdout, lineterminator="\n")
+        self.rows = csv.writer(SimpleNamespace(write=_write), lineterminator="\n")
         self.has_header = False
 
     def add(self, answer: Answer) -> None:
@@ -66,7 +69,19 @@ class Json:
 
     def end(self) -> None:
         """Print the array."""
-        sys.stdout.write(json.dumps(self.found, ensure_ascii=False) + "\n")
+        in_utf8 = codecs.lookup(_encoding()).name == "utf-8"
+        sys.stdout.write(json.dumps(self.found, ensure_ascii=not in_utf8) + "\n")
+
+
+def _encoding() -> str:
+    """Name the encoding of standard output."""
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def _write(text: str) -> None:
+    """Print a text; in ASCII "Crème" becomes "Cr\\xe8me"."""
+    encoding = _encoding()
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def as_text(path: str) -> str:

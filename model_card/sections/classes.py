@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from model_card import checks
-from model_card.words import code, count, percent, table
+from model_card.words import code, count, percent, plain, table
 
 SHOWN_DISHES = 5  # the weakest, and as many of the best
 SHOWN_PAIRS = 10
@@ -48,10 +48,16 @@ def _dish_table(rows: Iterable[dict[str, Any]]) -> str:
         return "never given" if share is None else percent(share, row["n"])
 
     cells = [
-        (code(row["label"]), percent(row["recall"], row["n"]), precision(row), count(row["n"]))
+        (_dish(row), percent(row["recall"], row["n"]), precision(row), count(row["n"]))
         for row in rows
     ]
     return table(("Dish", "Recall", "Precision", "n"), cells)
+
+
+def _dish(row: dict[str, Any]) -> str:
+    """Write a label, behind what it is called where that is known and says more."""
+    name, label = row.get("name"), row["label"]
+    return f"{plain(name)} ({code(label)})" if name and name != label else code(label)
 
 
 class MostConfused:

@@ -53,7 +53,8 @@ def release(args: argparse.Namespace) -> None:
     """Build the folder to publish from a finished run, without network, and load it back.
 
     Raises:
-        UserError: the run is not finished, or `--output` holds something else or cannot be written.
+        UserError: the run is not finished, `--output` holds something else or cannot be written, or
+            `--display_names` does not fit.
     """
     quiet_libraries()
     from training.common.paths import check_writable, existing_folder, local_path
@@ -63,7 +64,9 @@ def release(args: argparse.Namespace) -> None:
     from training.hub.contents import MANIFEST
     from training.hub.release import release_run
 
-    release_run(run, local_path(args.output), handler=args.handler)
+    release_run(
+        run, local_path(args.output), handler=args.handler, display_names=args.display_names
+    )
     ways = "the stock and the food pipeline" + (", and by its handler" if args.handler else "")
     print(f"{args.output}: loaded back with {ways}; sums in {MANIFEST}")
 
@@ -76,6 +79,11 @@ def _add_release(verbs: Any) -> None:
         "--handler",
         action="store_true",
         help="add handler.py and requirements.txt for a Hugging Face Inference Endpoint",
+    )
+    p.add_argument(
+        "--display_names",
+        metavar="FILE",
+        help="CSV of what labels are called, label,<language>,... (default: as it was trained)",
     )
 
 

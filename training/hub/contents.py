@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import inference
 from model_card.checks import read_json as read_facts
@@ -13,6 +14,7 @@ from model_card.render import render_card
 from training.common.errors import UserError
 from training.common.files import read_json, sha256_file
 from training.evaluation.formats import in_format_2
+from training.model.config_block import read_block
 
 # Code that is uploaded beside the weights; the first file holds the pipeline and imports the others.
 CODE = ("food_classification.py", "food_images.py")
@@ -72,17 +74,32 @@ def card_text(folder: Path, repo_id: str | None = None, tag: str | None = None) 
     """
     try:
         run, evaluation = (read_facts(folder / f"{stem}.json") for stem in ("run", "evaluation"))
+        block = block_of(folder)
         text = render_card(
             CardFacts.from_json(run, in_format_2(evaluation, folder / "evaluation.json")),
             repo_id=repo_id,
             tag=tag,
             code_sha256={path.name: sha256_file(path) for path in _shown(folder)},
             tried_with=tried_with(folder),
+            names=block.get("names"),
+            names_from=block.get("names_from"),
         )
         validate_card(text)
     except ValueError as error:
         raise UserError(f"the card of {folder} cannot be written: {error}") from error
     return text
+
+
+def block_of(folder: Path) -> dict[str, Any]:
+    """Read our block of the config.json of a release folder or run; {} where there is none.
+
+    Raises:
+        UserError: it is of another format, or config.json is not JSON.
+    """
+    for path in (folder / "config.json", folder / "model" / "config.json"):
+        if path.is_file():
+            return read_block(read_json(path))
+    return {}
 
 
 def code_of(folder: Path) -> list[Path]:

@@ -34,6 +34,8 @@ from training.hub.contents import (
     handler_sources,
     make_manifest,
 )
+from training.model.config_block import merge_block, read_block
+from training.model.names import names_of
 from training.model.network import load_network, quiet_transformers
 
 # The stock pipeline resizes with Pillow or torchvision, the food pipeline with torch: pixels differ
@@ -41,26 +43,32 @@ from training.model.network import load_network, quiet_transformers
 SCORE_TOLERANCE = 0.02
 
 
-def release_run(run: Path, output: Path, handler: bool = False) -> None:
+def release_run(
+    run: Path, output: Path, handler: bool = False, display_names: str | None = None
+) -> None:
     """Build `output` from a finished run, load it back both ways, then move it into place.
 
     Args:
         handler: put in what an Inference Endpoint runs, and try it.
+        display_names: file of what the labels are called; None: the run's names, and those of the
+            table for a run from before there were any.
 
     Raises:
         UserError: the run is not finished, its head was not trained, `output` holds something that must
-            not be lost, the card cannot be written, or a file holds a secret.
+            not be lost, `display_names` does not fit, the card cannot be written, or a file holds a
+            secret.
         RuntimeError: see `load_back`.
     """
     record = read_json(run / "run.json")
     if not record.get("finished") or not (run / "evaluation.json").is_file():
         raise UserError(f"{run} is not a finished run: train it to its end first")
     _refuse_output(output)
+    config = _named_config(run / "model", display_names)
     load_network(run / "model")  # refuses weights that are not whole, in one line
     building = output.with_name(f".{output.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    _copy(run, record, building)
+    _copy(run, record, building, config)
     for path in handler_sources() if handler else ():
         shutil.copyfile(path, building / path.name)
     write_text(building / "README.md", card_text(building))
@@ -79,7 +87,17 @@ def _refuse_output(output: Path) -> None:
         raise UserError(f"{output} is a file: give a folder with --output")
 
 
-def _copy(run: Path, record: dict[str, Any], building: Path) -> None:
+def _named_config(model: Path, display_names: str | None) -> dict[str, Any]:
+    """Read config.json of a run's model, with the names that its release shall have."""
+    config = read_json(model / "config.json")
+    if display_names is not None or "names" not in read_block(config):
+        labels = config["id2label"]  # its ids are text here
+        ordered = [labels[each] for each in sorted(labels, key=int)]
+        merge_block(config, **names_of(ordered, display_names))
+    return config
+
+
+def _copy(run: Path, record: dict[str, Any], building: Path, config: dict[str, Any]) -> None:
     """Copy everything but card and manifest; run.json and config.json are changed on the way."""
     for name in ("model.safetensors", "preprocessor_config.json"):
         shutil.copyfile(run / "model" / name, building / name)
@@ -88,18 +106,18 @@ def _copy(run: Path, record: dict[str, Any], building: Path) -> None:
     for name in ("evaluation.json", "predictions.csv"):
         shutil.copyfile(run / name, building / name)
     write_json(building / "run.json", without_paths(record))
-    config = read_json(run / "model" / "config.json")
     config.pop("_name_or_path", None)
     write_json(building / "config.json", {**config, "custom_pipelines": CUSTOM_PIPELINES})
 
 
 def without_paths(record: dict[str, Any]) -> dict[str, Any]:
-    """Copy run.json for strangers: local data and models by their last name, no output folder."""
+    """Copy run.json for strangers: local files and models by their last name, no output folder."""
     recipe = {k: v for k, v in record["recipe"].items() if k not in ("output_dir", "logging_dir")}
     recipe["dataset"] = record["data"]["dataset"]
     recipe["model"] = record["model"]["id"]
-    if recipe.get("resume_from_checkpoint"):
-        recipe["resume_from_checkpoint"] = Path(recipe["resume_from_checkpoint"]).name
+    for key in ("resume_from_checkpoint", "display_names"):
+        if recipe.get(key):
+            recipe[key] = Path(recipe[key]).name
     return {**record, "recipe": recipe}
 
 
