@@ -209,13 +209,13 @@ def own_block(config: Any) -> Mapping[str, Any]:
     block = config.get(BLOCK) if is_json else getattr(config, BLOCK, None)
     if block is None:
         return {}
+    if isinstance(block, Mapping) and block.get("format") == BLOCK_FORMAT:
+        return block
     found = block.get("format") if isinstance(block, Mapping) else block
-    if found != BLOCK_FORMAT:
-        raise ValueError(
-            f"{BLOCK} in config.json has format {_shortened(repr(found))}, and this code reads "
-            f"{BLOCK_FORMAT}: use the code that came with the model, or a newer vit-food101"
-        )
-    return block
+    raise ValueError(
+        f"{BLOCK} in config.json has format {_shortened(repr(found))}, and this code reads "
+        f"{BLOCK_FORMAT}: use the code that came with the model, or a newer vit-food101"
+    )
 
 
 def names_in(config: Any, language: str | None = None) -> Mapping[str, str]:

@@ -37,6 +37,16 @@ def test_what_was_read_is_recorded(real_run):
     assert NAMES[16:18] == ["cheesecake", "cheese_plate"]  # food101's order is not the sorted one
 
 
+def test_every_dish_is_named_in_both_languages(real_run):
+    """By label: the Hub's order of the labels is not that of the table's rows, sorted."""
+    for folder in ("model", "release"):
+        block = read(real_run, f"{folder}/config.json")["food_classification"]
+        assert block["names"].keys() == {"en", "ko"}
+        assert all(names.keys() == set(NAMES) for names in block["names"].values())
+    assert block["names"]["ko"]["creme_brulee"] == "크렘 브륄레"
+    assert "names: " not in real_run.output
+
+
 def test_three_splits_of_the_right_size(real_run):
     data = read(real_run, "run.json")["data"]
     assert (data["num_train"], data["num_selection"], data["num_test"]) == (303, 101, 202)

@@ -21,6 +21,14 @@ def test_release_needs_an_output(refused, tiny_run):
     assert "--output" in refused("release", tiny_run)
 
 
+def test_a_release_with_names_that_do_not_fit(refused, tiny_run, tmp_path):
+    (tmp_path / "names.csv").write_text("label,de\npizza,Pizza\n")
+    words = ("release", tiny_run, "--output", tmp_path / "out", "--display_names")
+    assert "no row for 2 of 3 labels" in refused(*words, tmp_path / "names.csv")
+    assert "cannot be read (No such file" in refused(*words, tmp_path / "nams.csv")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_card_of_nothing(refused, tmp_path):
     assert "run.json" in refused("card", tmp_path)
 

@@ -121,6 +121,19 @@ def test_one_bad_image_does_not_stop_the_others(food101, tiny_run, images, tmp_p
     assert code == 2 and len(json.loads(out)) == 2
 
 
+def test_predict_names_dishes_in_a_language(food101, refused, tiny_run, images):
+    out = {}
+    for way in ("", "--json", "--csv"):
+        words = [*images, "--language", "ko", *filter(None, [way])]
+        code, out[way], err = food101("predict", tiny_run / "release", *words)
+        assert (code, err) == (0, "") and "치즈케이크" in out[way] and "피자" in out[way]
+    assert {row["label"]: row["name"] for row in json.loads(out["--json"])[0]["labels"]}[
+        "pizza"
+    ] == "피자"
+    message = refused("predict", tiny_run, *images, "--language", "de")
+    assert message == "error: language 'de': the model has no names in it: give en or ko\n"
+
+
 def test_predict_gives_csv(food101, tiny_run, images):
     code, out, err = food101("predict", tiny_run, *images, "--csv", "--top_k", "2")
     rows = list(csv.DictReader(io.StringIO(out)))

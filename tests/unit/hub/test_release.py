@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 from transformers import pipeline
 
 from tests.unit.card_files import format_1
-from tests.unit.toys import train, write_image_folder, write_recipe
+from tests.unit.toys import LABELS, train, write_image_folder, write_recipe
 from training.common.errors import UserError
 from training.hub import release
 from training.hub.contents import CUSTOM_PIPELINES, HANDLER, MANIFEST, check_release
 from training.hub.release import refuse_secrets, release_run, without_paths
+from training.model.names import names_of
 
 FILES = {
     "README.md",
@@ -79,6 +80,7 @@ def test_local_folders_go_by_their_last_name():
             "dataset": "/data/mine",
             "model": "/models/mine",
             "resume_from_checkpoint": "/a/b/checkpoint-4",
+            "display_names": "/data/names.csv",
             "seed": 1,
         },
         "data": {"dataset": "mine"},
@@ -88,6 +90,7 @@ def test_local_folders_go_by_their_last_name():
         "dataset": "mine",
         "model": "mine",
         "resume_from_checkpoint": "checkpoint-4",
+        "display_names": "names.csv",
         "seed": 1,
     }
     assert record["recipe"]["output_dir"] == "/a/b"  # the run keeps its own
@@ -254,6 +257,43 @@ def test_an_older_run_is_released_as_it_is(tiny_run, run, tmp_path, without_load
     assert (tmp_path / "out" / "evaluation.json").read_bytes() == old
     card = (tmp_path / "out" / "README.md").read_bytes()
     assert card == (tiny_run / "release" / "README.md").read_bytes()
+
+
+def test_a_release_has_the_names_of_its_run(tiny_run):
+    block = read(tiny_run / "model" / "config.json")["food_classification"]
+    assert block == {"format": 1, **names_of(LABELS)}
+    assert read(tiny_run / "release" / "config.json")["food_classification"] == block
+    card = (tiny_run / "release" / "README.md").read_text(encoding="utf-8")
+    assert "in a language that you choose: `en`, `ko`.\n" in card
+    assert "| Cheese plate (`cheese_plate`) |" in card
+
+
+def test_a_run_from_before_there_were_names_is_released_with_those_of_the_table(run, tmp_path):
+    config = read(run / "model" / "config.json")
+    del config["food_classification"]
+    (run / "model" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    release_run(run, tmp_path / "out")
+    names = read(tmp_path / "out" / "config.json")["food_classification"]["names"]
+    assert names == names_of(LABELS)["names"]
+
+
+def test_a_release_with_names_of_its_own(run, tmp_path):
+    (tmp_path / "names.csv").write_text(
+        "label;de\npizza;Pizza\ncheese_plate;Käseplatte\ncheesecake;Käsekuchen\n", encoding="utf-8"
+    )
+    release_run(run, tmp_path / "out", display_names=str(tmp_path / "names.csv"))
+    block = read(tmp_path / "out" / "config.json")["food_classification"]
+    assert block == {"format": 1, **names_of(LABELS, str(tmp_path / "names.csv"))}
+    food = pipeline(model=str(tmp_path / "out"), trust_remote_code=True, language="de")
+    assert {row["name"] for row in food(str(run / "example.jpg"))} == {
+        "Pizza", "Käseplatte", "Käsekuchen",
+    }  # fmt: skip
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "`de`: given by whoever trained this model" in card
+    (tmp_path / "names.csv").write_text("label,de\npizza,Pizza\n")
+    with pytest.raises(UserError, match="no row for 2 of 3 labels"):
+        release_run(run, tmp_path / "other", display_names=str(tmp_path / "names.csv"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["names.csv", "out", "run"]
 
 
 def test_the_manifest_lists_what_was_built(tiny_run, tmp_path, monkeypatch):

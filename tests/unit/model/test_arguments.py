@@ -41,3 +41,11 @@ def test_impossible_values_are_named(values, message):
     with pytest.raises(UserError) as error:
         ModelArguments(**values)
     assert message in str(error.value)
+
+
+def test_a_file_of_names_is_read_before_anything_else(tmp_path):
+    with pytest.raises(UserError, match="^display_names nowhere.csv cannot be read"):
+        ModelArguments(display_names="nowhere.csv")
+    (tmp_path / "names.csv").write_text("label,English\npizza,Pizza\n", encoding="utf-8")
+    with pytest.raises(UserError, match="the column 'English': give a language by its code"):
+        ModelArguments(display_names=str(tmp_path / "names.csv"))

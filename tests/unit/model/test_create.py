@@ -19,7 +19,9 @@ from tests.unit.toys import (
 )
 from training.common.errors import UserError
 from training.model.arguments import ModelArguments
+from training.model.config_block import read_block
 from training.model.create import build_network
+from training.model.names import names_of
 from training.model.network import Network, label_names_from, label_names_of, load_network
 
 REORDERED = ["pizza", "cheesecake", "cheese_plate"]
@@ -317,3 +319,33 @@ def test_attention_is_sdpa_wherever_the_network_comes_from(tmp_path):
     for size in (32, 64):  # as saved, and with its positions resized
         networks.append(build_network(ModelArguments(str(tmp_path), image_size=size), labels, 0))
     assert [n.model.config._attn_implementation for n in networks] == ["sdpa"] * 3
+
+
+# ---- names of the labels ------------------------------------------------------------------------
+
+
+def test_a_network_has_the_names_of_its_labels(saved, tmp_path):
+    (tmp_path / "names.csv").write_text("label,de\nsushi,Sushi\nwaffles,Waffeln\n", "utf-8")
+    for model in ({"model_config": TINY_VIT}, {"model": str(saved)}):
+        network = build_network(ModelArguments(**model), LABELS, 0)
+        assert read_block(network.model.config) == {"format": 1, **names_of(LABELS)}
+        args = ModelArguments(**model, display_names=str(tmp_path / "names.csv"))
+        block = read_block(build_network(args, ["sushi", "waffles"], 0).model.config)
+        assert block["names"]["de"] == {"sushi": "Sushi", "waffles": "Waffeln"}
+        assert block["names"]["ko"] == {"sushi": "초밥", "waffles": "와플"}
+        with pytest.raises(UserError, match="names sushi, waffles, and no label is called so"):
+            build_network(args, LABELS, 0)
+        unknown = build_network(ModelArguments(**model), ["x", "y"], 0)
+        assert read_block(unknown.model.config) == {}
+
+
+@pytest.mark.parametrize("block", [{"format": 1, "names": {"en": {"pizza": "X"}}}, {"format": 9}])
+@pytest.mark.parametrize("size", [None, 64])
+def test_the_block_of_the_start_is_not_carried_over(saved, tmp_path, block, size):
+    """It was of other weights and perhaps other labels; a temperature would be folded twice."""
+    folder = shutil.copytree(saved, tmp_path / "release")
+    edit_config(folder, food_classification={**block, "temperature": 2.0})
+    for labels in (LABELS, REORDERED, ["sushi", "waffles"]):
+        network = build_network(ModelArguments(model=str(folder), image_size=size), labels, 0)
+        assert read_block(network.model.config) == {"format": 1, **names_of(labels)}
+    assert read_block(build(str(folder), ["x", "y", "z"]).model.config) == {}

@@ -18,6 +18,8 @@ def test_values_are_written_for_people():
 
 def test_tables_keep_their_columns():
     assert words.code("mac `n` | cheese\n") == "`mac 'n' \\| cheese`"
+    assert words.plain("a|b *c*\n<i> `d`") == r"a\|b \*c\* \<i\> \`d\`"
+    assert words.plain("크렘 브륄레, Crème brûlée (2)") == "크렘 브륄레, Crème brûlée (2)"
     assert words.table(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 

@@ -20,6 +20,7 @@ from training.common.machine import device_name
 from training.config.recipe import parse_recipe
 from training.data.loading import load_splits
 from training.engine.checkpoints import complete_checkpoints, find_checkpoint
+from training.model.config_block import merge_block
 from training.model.create import build_network
 from training.run import folder as run_module
 from training.run.folder import Run, lock_run
@@ -242,6 +243,19 @@ def test_a_run_that_starts_is_written_down_as_unfinished_and_said(open_run, tmp_
     assert record["recipe_name"] == "tiny" and record["recipe"]["learning_rate"] == 1e-3
     assert run.lock.is_locked
     run.lock.release()
+
+
+def test_labels_without_a_name_are_counted_once(open_run, tmp_path, caplog):
+    run = open_run(tmp_path / "run")
+    splits = load_splits(run.recipe.data)
+    network = build_network(run.recipe.model, splits.label_names, 0)
+    merge_block(network.model.config, names={"en": {"pizza": "Pizza"}})
+    trainer = build_trainer_of(run.recipe, network, splits)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "training"):
+        run.start(trainer, network, splits)
+    (line,) = (each for each in caplog.messages if each.startswith("names: "))
+    assert "2 of 3 in en: they are shown as they read" in line
 
 
 def test_a_folder_that_another_process_uses(tmp_path):

@@ -73,3 +73,25 @@ def test_paths_as_text():
     assert as_text("größe.jpg") == one_line("größe.jpg") == "größe.jpg"
     assert one_line("a\rb") == r"a\rb"
     assert len(one_line("data:" + "x" * 10_000)) == 123
+
+
+KOREAN = [Answer("뷔페.jpg", [{"label": "creme_brulee", "name": "크렘 브륄레", "score": 1.0}])]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", "cp949"])
+def test_a_terminal_without_the_letters(monkeypatch, encoding):
+    """What it does not have is escaped, and JSON stays JSON."""
+    printed = []
+    for writer in (Lines, Csv, Json):
+        out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
+        monkeypatch.setattr("sys.stdout", out)
+        write = writer()
+        write.add(KOREAN[0])
+        write.end()
+        out.flush()
+        printed.append(out.buffer.getvalue().decode(encoding))
+    lines, rows, array = printed
+    assert json.loads(array)[0]["labels"][0]["name"] == "크렘 브륄레"
+    has_them = encoding in ("utf-8", "cp949")
+    assert ("크렘 브륄레 100.0%" in lines) == ("크렘 브륄레" in rows) == has_them
+    assert ("\\ud06c" in lines) == ("\\ud06c" in rows) == (not has_them)

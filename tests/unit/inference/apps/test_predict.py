@@ -88,6 +88,15 @@ def test_how_far_it_has_come(tiny_run, tmp_path, monkeypatch, caplog, total, sai
     assert len(counted) == (1 if total else 2)
 
 
+def test_names_in_a_language(tiny_run, tmp_path):
+    (tmp_path / "good.jpg").write_bytes(jpeg(0))
+    (found,) = labelled(tiny_run, [tmp_path / "good.jpg"], top_k=3, language="ko")
+    names = {row["label"]: row["name"] for row in found.labels}
+    assert names == {"cheese_plate": "치즈 플레이트", "cheesecake": "치즈케이크", "pizza": "피자"}
+    with pytest.raises(UserError, match="language 'de': .* give en or ko"):
+        labelled(tiny_run, [tmp_path / "good.jpg"], language="de")
+
+
 def test_quick_work_says_nothing(tiny_run, tmp_path, caplog):
     (tmp_path / "good.jpg").write_bytes(jpeg(0))
     with caplog.at_level(logging.INFO, "inference"):

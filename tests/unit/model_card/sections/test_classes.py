@@ -24,6 +24,14 @@ def test_few_dishes_are_all_shown_the_weakest_first():
     ]
 
 
+def test_what_a_dish_is_called_stands_before_its_label():
+    rows = [{**dish("pho", 0.2), "name": "Pho | *soup*"}, {**dish("x", 0.9), "name": None}]
+    text = ByDish().markdown(tuple(rows), n=20)
+    assert r"| Pho \| \*soup\* (`pho`) | 20.0 % |" in text and "| `x` | 90.0 % |" in text
+    same = ByDish().markdown(({**dish("김치", 0.2), "name": "김치"},), n=20)
+    assert "| `김치` |" in same
+
+
 def test_of_many_dishes_both_ends_are_shown():
     block = ByDish()
     text = block.markdown(block.check([dish(f"d{i:02}", i / 20) for i in range(12)]), n=120)

@@ -16,6 +16,7 @@ from inference.food_classification import FoodClassificationPipeline
 from tests.unit.pictures import LABELS, assert_one_line, encode, exif, photo, png_header, scores
 from training.hub.contents import CUSTOM_PIPELINES, code_sources, handler_sources
 from training.hub.release import endpoint_handler
+from training.model.names import names_of
 
 PNG = [encode(photo(seed=seed), "PNG") for seed in range(3)]
 
@@ -102,6 +103,26 @@ def test_parameters(handler, classify):
         options = {"function_to_apply": function, "top_k": len(LABELS)}
         same(handler({"inputs": image, "parameters": options}), classify(PNG[0], **options))
     assert handler({"inputs": image, "parameters": None}) == handler({"inputs": image})
+
+
+def test_names_in_a_language(handler, monkeypatch):
+    rows = handler({"inputs": PNG[0], "parameters": {"top_k": 7}})
+    assert {row["name"] for row in rows} == {
+        row["label"].replace("_", " ").capitalize() for row in rows
+    }
+    with pytest.raises(
+        ValueError, match="language 'ko': the model has no names in it: it has none"
+    ):
+        handler({"inputs": PNG[0], "parameters": {"language": "ko"}})
+    block = {"format": 1, **names_of(LABELS)}
+    monkeypatch.setattr(handler.model.config, "food_classification", block, raising=False)
+    for language in ("en", "ko"):
+        rows = handler({"inputs": PNG[0], "parameters": {"top_k": 7, "language": language}})
+        assert {row["label"]: row["name"] for row in rows} == block["names"][language]
+    for bad in ("de", 5, ["ko"]):
+        with pytest.raises(ValueError, match="has no names in it: give en or ko") as error:
+            handler({"inputs": PNG[0], "parameters": {"language": bad}})
+        assert_one_line(error)
 
 
 def test_a_network_of_several_labels_at_once(handler, classify, monkeypatch):
