@@ -63,8 +63,8 @@ def release_run(
     if not record.get("finished") or not (run / "evaluation.json").is_file():
         raise UserError(f"{run} is not a finished run: train it to its end first")
     _refuse_output(output)
-    config = _named_config(run / "model", display_names)
     load_network(run / "model")  # refuses weights that are not whole, in one line
+    config = _named_config(run / "model", display_names)
     building = output.with_name(f".{output.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)

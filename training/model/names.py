@@ -80,15 +80,15 @@ def _plain(label: str) -> str:
 def _fitting(path: str, label_names: Sequence[str]) -> Names:
     """Read a user's file, and refuse it where it does not have each of the labels, and only these."""
     names = read_names(path)
-    there = list(next(iter(names.values())))
-    unknown = [label for label in there if label not in set(label_names)]
+    there, labels = next(iter(names.values())), set(label_names)  # each language has every row
+    unknown = [label for label in there if label not in labels]
     if unknown:
         close = difflib.get_close_matches(unknown[0], label_names, n=1)
         hint = f"did you mean {close[0]}?" if close else "take the row out"
         raise UserError(
             f"display_names {path} names {_some(unknown)}, and no label is called so: {hint}"
         )
-    missing = [label for label in label_names if label not in set(there)]
+    missing = [label for label in label_names if label not in there]
     if missing:
         raise UserError(
             f"display_names {path} has no row for {len(missing)} of {len(label_names)} labels "
