@@ -34,6 +34,7 @@ from training.data.array_store import GB, cache_folder, open_array, size_of, sto
 from training.data.splits import Split
 from training.input.batch import collate
 from training.input.eval_images import CheckedImages, cache_key, refuse_changed
+from training.model.config_block import BLOCK
 from training.model.head import head_of
 from training.model.network import Network
 
@@ -46,7 +47,7 @@ BATCH = 64
 
 # Fields of a network's config that do not change its features.
 LABEL_FIELDS = ("id2label", "label2id", "num_labels", "problem_type")
-FILE_FIELDS = ("_name_or_path", "transformers_version", "dtype", "custom_pipelines")
+FILE_FIELDS = ("_name_or_path", "transformers_version", "dtype", "custom_pipelines", BLOCK)
 
 
 class Features(torch.utils.data.Dataset):
