@@ -38,7 +38,7 @@ $(READY): setup.cfg constraints.txt pyproject.toml
 	    { echo "error: $(PYTHON) is older than 3.10: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fast,lora,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fast,lora,witness,dev]'
 	@touch $(READY)
 
 clean:
