@@ -101,15 +101,14 @@ def decode_image(
         raise
     except Exception as error:  # Pillow raises anything, and may name the address of a buffer
         reason = " ".join(str(error).split(" <_io")[0].split()) or type(error).__name__
-        bomb = isinstance(error, Image.DecompressionBombError)
-        cure = "make it smaller" if bomb else "give a JPEG, PNG or WebP"
+        cure = "make it smaller" if "bomb" in reason else "give a JPEG, PNG or WebP"
         raise InvalidImageError(f"not a readable image ({reason}); {cure}") from error
 
 
 class _Metered(io.BytesIO):
-    """A file's bytes, which Pillow may read for so long."""
+    """A file's bytes, which Pillow may read for so long; of a GIF, `gif` is the most pixels."""
 
-    budget, reads = MAX_HEADER_BYTES, 10**6  # for each block or tag, some Python is run
+    budget, reads, gif = MAX_HEADER_BYTES, 10**6, 0  # for each block or tag, some Python is run
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
@@ -117,6 +116,10 @@ class _Metered(io.BytesIO):
         if self.budget < 0 or self.reads < 0:
             most = f"{MAX_HEADER_BYTES:,} bytes or a million parts"
             raise InvalidImageError(f"over {most} besides pixels; save it as PNG")
+        if self.gif and size == len(data) == 9 and self.getvalue()[self.tell() - 10] == ord(","):
+            canvas = np.frombuffer(self.getvalue(), "<u2", 2, 6)  # grows with its first frame,
+            frame = np.frombuffer(data[:8], "<u2").reshape(2, 2).sum(0, dtype=int)
+            _check_size(np.maximum(canvas, frame).tolist(), self.gif)  # of which Pillow would warn
         return data
 
 
@@ -127,10 +130,9 @@ _NOT_READ = {  # how files begin -> what they are, and the cure
     rb"P[123]\s": "a PPM in plain text; save it as PNG",
 }
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a JPEG: of some length, or the end
-_T = Image.Transpose
 _UPRIGHT = {  # EXIF orientation -> what turns it upright; from 5 on the image lies on its side
-    2: _T.FLIP_LEFT_RIGHT, 3: _T.ROTATE_180, 4: _T.FLIP_TOP_BOTTOM, 5: _T.TRANSPOSE,
-    6: _T.ROTATE_270, 7: _T.TRANSVERSE, 8: _T.ROTATE_90,
+    2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM, 5: Image.TRANSPOSE,
+    6: Image.ROTATE_270, 7: Image.TRANSVERSE, 8: Image.ROTATE_90,
 }  # fmt: skip
 HEIC = rb"....ftyp(?!avi)(.{0,200}?(hei[cxms]|hev[cxms])|mif1.{0,2000}?hvc1)"
 
@@ -153,8 +155,10 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     for kind in FORMATS:
         factory, accepts = Image.OPEN.get(kind, (None, lambda _: False))
         if accepts(data[:16]) is True:
-            metered = len(data) > 2**20 and not heavy  # those are read whole
+            metered = kind == "GIF" or (len(data) > 2**20 and not heavy)  # those are read whole
             file = _Metered(data) if metered else io.BytesIO(data)
+            if kind == "GIF":
+                file.gif = max_pixels
             image = factory(file, None)
             if metered:
                 file.budget = len(data) + MAX_HEADER_BYTES
@@ -172,8 +176,9 @@ def _refuse_by_name(data: bytes) -> None:
         tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
         file.seek(tags.next)
         tags.load(file)
-        # DNGVersion; or only a thumbnail, which Pillow would read, with the image behind it
-        if 50706 in tags or (tags.get(254, 0) & 1 and (330 in tags or 271 in tags)):
+        # DNGVersion; a sensor's mosaic (PEF); or a thumbnail, which Pillow would read
+        thumbnail = tags.get(254, 0) & 1 and (330 in tags or 271 in tags)
+        if 50706 in tags or tags.get(262) in (32803, 34892) or thumbnail:
             raise InvalidImageError(_RAW)
 
 
@@ -190,12 +195,10 @@ def _decode(image: Image.Image, data: bytes, reduce: Callable | None) -> np.ndar
     orientation = _orientation(image)
     upright = (width, height) if orientation >= 5 else (height, width)
     factor = 1 if reduce is None else reduce(*upright)
-    if min(upright) < 16:  # the two decoders round tiny sizes differently
-        factor = 1
-    quick = simplejpeg is not None and len(data) < 2**25  # for Pillow may do it all again
-    if quick and orientation == 1 and image.mode in ("RGB", "L"):
+    factor = factor if min(upright) >= 16 else 1  # the two decoders round tiny sizes differently
+    if simplejpeg and len(data) < 2**25 and orientation == 1 and image.mode in ("RGB", "L"):
         at_least = {"min_height": -(-height // factor), "min_width": -(-width // factor)}
-        with contextlib.suppress(ValueError):  # strict about damage; Pillow's verdict counts
+        with contextlib.suppress(ValueError):  # strict about damage: then Pillow does it all again
             return simplejpeg.decode_jpeg(data, "RGB", min_factor=factor, **at_least)
     if factor > 1:
         image.draft(None, (width // factor, height // factor))
@@ -216,10 +219,9 @@ def _orientation(image: Image.Image) -> int:
     exif = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
     if len(exif) > MAX_HEADER_BYTES:  # behind the pixels
         raise InvalidImageError(f"{len(exif):,} bytes of EXIF; save it again without metadata")
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a SyntaxError, struct.error, OSError ...: the pixels are not to blame
-        return 1
+    orientation = 1
+    with contextlib.suppress(Exception):  # SyntaxError, struct.error ...: not the pixels' fault
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     return orientation if orientation in _UPRIGHT else 1
 
 
@@ -381,8 +383,7 @@ class Preprocessing:
         try:
             theirs = torch.as_tensor(np.asarray(processor(image)["pixel_values"][0]))
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{kind} fails on a {shape} image: {reason}") from error
+            raise ValueError(f"{kind} fails on {shape}: {' '.join(str(error).split())}") from error
         ours = self.normalize(self.crop(image)[None])[0]
         if theirs.shape != ours.shape:
             raise ValueError(f"{kind} gives {tuple(theirs.shape)} where {tuple(ours.shape)} is due")
@@ -396,8 +397,9 @@ class Preprocessing:
         height, width = self.resized or (self.height, self.width)
         _check_size(image.shape[1::-1], image.size)
         if (edge := self.shortest_edge) is not None:
-            # Whole numbers, cut off as transformers and torchvision do.
-            short = min(image.shape[:2])
+            short = min(
+                image.shape[:2]
+            )  # whole numbers, cut off as transformers and torchvision do
             height, width = (edge * side // short for side in image.shape[:2])
             _check_size((width, height), MAX_IMAGE_PIXELS)
         pixels = resize(image, height, width, self.resample)
@@ -423,10 +425,8 @@ def _sizes(processor: Any) -> dict[str, Any]:
     size = dict(processor.size or {})
     crop = dict(getattr(processor, "crop_size", None) or {})
     edge = size.get("shortest_edge")
-    if edge is not None and getattr(
-        processor, "crop_pct", None
-    ):  # ConvNeXt's form; no crop from 384 on
-        crop = {"height": edge, "width": edge}
+    if edge is not None and getattr(processor, "crop_pct", None):
+        crop = {"height": edge, "width": edge}  # ConvNeXt's form; no crop from 384 on
         size = {"shortest_edge": int(edge / processor.crop_pct)} if edge < 384 else crop
     elif not getattr(processor, "do_center_crop", None):
         crop = size

@@ -115,6 +115,14 @@ def raw_tiff(*tags, order="<"):
     return (head + b"".join(entries) + bytes(4)).ljust(400, b"\0") + b"\x07" * 64
 
 
+def mosaic(kind, order="<"):
+    """A TIFF that says what its pixels are: 32803 colour filters, 34892 their colours, unfinished."""
+    known = struct.pack(order + "HHIH", 262, 3, 1, 1)
+    return raw_tiff((271, 2, 4, 0), order=order).replace(
+        known, struct.pack(order + "HHIH", 262, 3, 1, kind)
+    )
+
+
 RAW = {
     "DNG": raw_tiff((50706, 1, 4, 0x0401)),
     "NEF": raw_tiff((254, 4, 1, 1), (271, 2, 4, 0), (330, 4, 1, 300)),
@@ -126,6 +134,8 @@ RAW = {
     "ORF": b"IIRO\x08\0\0\0" + bytes(64),
     "RW2": b"IIU\0\x18\0\0\0" + bytes(64),
     "RAF": b"FUJIFILMCCD-RAW 0201" + bytes(64),
+    "PEF": mosaic(32803, order=">"),
+    "a sensor's pixels made linear": mosaic(34892),
 }  # fmt: skip
 
 
@@ -149,6 +159,29 @@ def test_plain_text_ppm_is_named():
     refused(b"P3\n1 1\n255\n1 2 3\n", "PPM in plain text", "save it as PNG")
 
 
+def growing_gif(width=12_000, height=12_000, left=0, canvas=8):
+    """A GIF whose first frame is larger than its canvas, or beside it; behind a comment of ','."""
+    head = b"GIF89a" + struct.pack("<HHBBB", canvas, canvas, 0x80, 0, 0) + bytes(range(6))
+    comment = b"!\xfe\x09" + b"," * 9 + b"\x09" + b"," * 9 + b"\0"
+    frame = b"," + struct.pack("<HHHHB", left, 0, width, height, 0) + b"\x02\x02\x4c\x01\0;"
+    return head + comment + frame
+
+
+def test_a_gif_grows_with_its_first_frame_and_has_the_same_limits():
+    refused(growing_gif(), "12000 x 12000 = 144,000,000 pixels are over the limit of 64,000,000")
+    refused(growing_gif(60_000, 60_000), "60000 x 60000", "make it smaller")
+    refused(growing_gif(1, 60_000, left=1999), "2000 x 60000 = 120,000,000 pixels")
+    refused(growing_gif(8, 9, canvas=9000), "9000 x 9000 = 81,000,000 pixels")
+    image = encode(photo(30, 40).quantize(64), "GIF")
+    for width, height in ((8, 8), (40, 30), (50, 8), (50, 60)):
+        data = image[:6] + struct.pack("<HH", width, height) + image[10:]
+        area = max(width, 40) * max(height, 30)
+        assert decode_image(data, area).shape[:2] == (max(height, 30), max(width, 40))
+        with pytest.raises(InvalidImageError, match=f"over the limit of {area - 1:,};"):
+            decode_image(data, area - 1)
+    refused(growing_gif()[:-14], "not a readable image")
+
+
 # ---- nothing on stderr ---------------------------------------------------------------------------
 
 NOISY = {
@@ -156,6 +189,7 @@ NOISY = {
     "EXIF": "data = encode(photo(), exif=b'Exif\\0\\0II*\\0\\x08\\0\\0\\0\\x09\\0' + bytes(20))",
     "libtiff": "data = bytearray(encode(photo(), 'TIFF', compression='tiff_lzw'));"
     "data[100:3000] = bytes(2900); data = bytes(data)",
+    "GIF": "from tests.unit.inference.test_named_formats import growing_gif; data = growing_gif()",
     "log": "from tests.unit.inference.test_named_formats import "
     "raw_tiff; data = raw_tiff((277, 3, 1, 60000))",
 }
@@ -176,7 +210,7 @@ def test_nothing_is_said_on_stderr():
     command = [sys.executable, "-W", "always", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=SOURCE.parents[1])
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert len(done.stdout.splitlines()) == 3  # damaged EXIF does not cost the photograph
+    assert len(done.stdout.splitlines()) == 4  # damaged EXIF does not cost the photograph
 
 
 def test_libtiff_is_quiet_here_too(capfd):
