@@ -198,6 +198,7 @@ def page(result: dict[str, Any]) -> str:
         stock=f"{stock:.1g}",
         food=f"{food:.1g}",
         date=result["date"],
+        code="\n".join(f"| `{name}` | `{sha}` |" for name, sha in result["code_sha256"].items()),
     )
 
 
@@ -234,6 +235,12 @@ other way.
 The pictures: PNG, JPEG, EXIF orientation 6, RGBA, 16 bits, CMYK, gray, palette, one that is tall. Within an
 environment, food pipeline and bare model differ by {food} at most, stock pipeline and bare model by {stock} on
 pictures that both promise to read (RGB, EXIF, palette, gray, CMYK).
+
+The files that were loaded (a card shows the sums of its own):
+
+| file | SHA-256 |
+| --- | --- |
+{code}
 
 Not run: Python 3.10 and 3.12, torch 2.5 (which the endpoint toolkit of Hugging Face pins beside transformers
 4.51.3) and every other torch than the one above, torchvision (with it the stock pipeline resizes otherwise), a GPU,
