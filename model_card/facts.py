@@ -39,6 +39,23 @@ PROBE = checks.fields(
         top1=checks.optional(checks.share),  # null: scores that are not finite
     ),
 )
+# A probe by logistic regression.
+SWEEP = checks.fields(
+    solver=checks.one_of("logistic_regression"),
+    strength=checks.amount,  # of the L2 penalty, an image
+    strengths=checks.rows(strength=checks.amount),
+    folds=checks.positive,
+    num_images=checks.positive,
+    num_scored=checks.positive,
+    fitted_on=checks.text,
+)
+CROSS_VALIDATION = checks.fields(folds=checks.positive, images=checks.positive)
+
+
+def probed(value: Any) -> dict[str, Any]:
+    """Accept what a probe chose: among strengths of a logistic regression, or among rates of SGD."""
+    by_sgd = isinstance(value, dict) and value.get("solver", "sgd") == "sgd"
+    return PROBE(value) if by_sgd else SWEEP(value)
 
 
 METRICS = checks.objects(
@@ -156,16 +173,25 @@ class CardFacts:
     mixed_precision: str = fact("run.training.mixed_precision", checks.text)
     # absent in runs from before there was a choice, null in those without a probe
     tune: str | None = fact("run.training.tune", checks.later(checks.text))
-    probe: dict[str, Any] | None = fact("run.training.probe", checks.later(PROBE))
-    batch_total: int = fact("run.training.total_train_batch_size", checks.positive)
-    batch_device: int = fact("run.training.per_device_train_batch_size", checks.positive)
-    accumulation: int = fact("run.training.gradient_accumulation_steps", checks.positive)
-    epochs: float = fact("run.training.num_train_epochs", checks.amount)
+    probe: dict[str, Any] | None = fact("run.training.probe", checks.later(probed))
+    # null here and in the keys of `STEPWISE`: a logistic regression has none
+    batch_total: int | None = fact(
+        "run.training.total_train_batch_size", checks.optional(checks.positive)
+    )
+    batch_device: int | None = fact(
+        "run.training.per_device_train_batch_size", checks.optional(checks.positive)
+    )
+    accumulation: int | None = fact(
+        "run.training.gradient_accumulation_steps", checks.optional(checks.positive)
+    )
+    epochs: float | None = fact("run.training.num_train_epochs", checks.optional(checks.amount))
     steps: int = fact("run.training.steps", checks.positive)
-    learning_rate: float = fact("run.training.learning_rate", checks.amount)
-    schedule: str = fact("run.training.lr_scheduler_type", checks.text)
-    warmup: float = fact("run.training.warmup_steps", checks.amount)  # below 1: share of steps
-    weight_decay: float = fact("run.training.weight_decay", checks.amount)
+    learning_rate: float | None = fact("run.training.learning_rate", checks.optional(checks.amount))
+    schedule: str | None = fact("run.training.lr_scheduler_type", checks.optional(checks.text))
+    warmup: float | None = fact(
+        "run.training.warmup_steps", checks.optional(checks.amount)
+    )  # below 1: share of steps
+    weight_decay: float | None = fact("run.training.weight_decay", checks.optional(checks.amount))
     optimizer: str = fact("run.training.optimizer", checks.text)
     # null: another `tune`, or a run from before there was LoRA
     lora: dict[str, Any] | None = fact("run.training.lora", checks.later(LORA))
@@ -199,6 +225,10 @@ class CardFacts:
     selection_n: int = fact("run.selection.n", checks.positive)
     best_step: int = fact("run.selection.best_step", checks.whole)
     best_epoch: float = fact("run.selection.best_epoch", checks.amount)
+    # null: the selection images chose, and nothing was learned from them
+    cross_validation: dict[str, int] | None = fact(
+        "run.selection.cross_validation", checks.later(CROSS_VALIDATION)
+    )
 
     # The evaluation: what was scored
     eval_format: int = fact("evaluation.format", checks.one_of(2))
@@ -269,9 +299,27 @@ class CardFacts:
         _check_numbers(facts)
         return facts
 
+    @property
+    def is_logistic(self) -> bool:
+        """Say whether a logistic regression is all the training that there was: without steps of a schedule."""
+        return self.tune == "linear_probe" and "strength" in (self.probe or {})
+
     def metric(self, key: str) -> Metric | None:
         """Look up a metric by its key in evaluation.json; None where it was not computed."""
         return next((metric for metric in self.metrics if metric.key == key), None)
+
+
+# Facts that only a logistic regression does without, with the key of each in run.json.
+STEPWISE = {
+    "batch_total": "training.total_train_batch_size",
+    "batch_device": "training.per_device_train_batch_size",
+    "accumulation": "training.gradient_accumulation_steps",
+    "epochs": "training.num_train_epochs",
+    "learning_rate": "training.learning_rate",
+    "schedule": "training.lr_scheduler_type",
+    "warmup": "training.warmup_steps",
+    "weight_decay": "training.weight_decay",
+}
 
 
 def _check_together(facts: CardFacts) -> None:
@@ -281,6 +329,9 @@ def _check_together(facts: CardFacts) -> None:
     for needed, tunes in (("probe", ("linear_probe", "probe_then_full")), ("lora", ("lora",))):
         if facts.tune in tunes and getattr(facts, needed) is None:
             raise MissingFactError(f"run.json has no training.{needed}: {CURES['run.json']}")
+    for name, source in STEPWISE.items():
+        if not facts.is_logistic and getattr(facts, name) is None:
+            raise MissingFactError(f"run.json has no {source}: {CURES['run.json']}")
     per_class = facts.sections["per_class"]
     expected = {
         "source": (facts.source, facts.eval_source),

@@ -133,14 +133,7 @@ def _scoring(facts: CardFacts) -> dict[str, object]:
         "eval_precision": facts.eval_precision,
         "eval_device": facts.eval_device,
         "eval_batch": batch if facts.eval_world_size == 1 else processes,
-        "selection_metric": setup.SELECTION_NAMES.get(
-            facts.selection_metric, facts.selection_metric
-        ),
-        "num_selection": count(facts.selection_n),
-        "selection_source": setup.selection_source(facts),
-        "selection_top1": percent(facts.selection_top1, facts.selection_n),
-        "best_step": count(facts.best_step),
-        "best_epoch": f"{facts.best_epoch:g}",
+        "choice": setup.choice(facts),
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from model_card.facts import CardFacts
-from model_card.words import code, count, duration, hide_paths, many, table, versions
+from model_card.words import code, count, duration, hide_paths, many, percent, table, versions
 
 SELECTION_NAMES = {"top1": "top-1 accuracy", "nll": "negative log-likelihood"}
 
@@ -39,10 +39,6 @@ def _numbers(values: Iterable[float]) -> str:
 
 def training(facts: CardFacts) -> str:
     """Write the table of how the model was trained: batch, optimiser, loss, seeds, duration."""
-    batch = (
-        f"{count(facts.batch_total)} = {many(facts.world_size, 'process')} "
-        f"x {many(facts.batch_device, 'image')} x {many(facts.accumulation, 'accumulation step')}"
-    )
     devices = f"{facts.world_size} x " if facts.world_size > 1 else ""
     data_seed = facts.seed if facts.data_seed is None else facts.data_seed
     rows = (
@@ -55,10 +51,7 @@ def training(facts: CardFacts) -> str:
             "Mixed precision",
             "none (float32)" if facts.mixed_precision == "no" else facts.mixed_precision,
         ),
-        ("Global batch", batch),
-        ("Length", _length(facts)),
-        ("Optimiser", f"{code(facts.optimizer)}, weight decay {facts.weight_decay:g}"),
-        ("Learning rate", f"{facts.learning_rate:g} at its highest, {_schedule(facts)}"),
+        *_steps(facts),
         ("Loss", _loss(facts)),
         ("Label smoothing", f"{facts.label_smoothing:g}"),
         ("Further", _further(facts)),
@@ -73,13 +66,33 @@ def training(facts: CardFacts) -> str:
     return table(("Training", "As it was"), rows)
 
 
+def _steps(facts: CardFacts) -> list[tuple[str, str]]:
+    """Write the rows about batch, length, optimiser and rate; a logistic regression has the optimiser only."""
+    if facts.is_logistic:
+        steps = many(facts.steps, "step")
+        return [("Optimiser", f"L-BFGS in float64 to the optimum, {steps}, each on all images")]
+    batch = (
+        f"{count(facts.batch_total)} = {many(facts.world_size, 'process')} "
+        f"x {many(facts.batch_device, 'image')} x {many(facts.accumulation, 'accumulation step')}"
+    )
+    return [
+        ("Global batch", batch),
+        ("Length", _length(facts)),
+        ("Optimiser", f"{code(facts.optimizer)}, weight decay {facts.weight_decay:g}"),
+        ("Learning rate", f"{facts.learning_rate:g} at its highest, {_schedule(facts)}"),
+    ]
+
+
 def _trained(facts: CardFacts) -> str:
     """Say which weights were trained, and how many of them."""
     if facts.tune == "lora":
         return f"{_adapted(facts.lora)}{_of_all(facts)}. Merged: the files hold plain weights"
     if facts.tune == "linear_probe":
-        return f"a linear head on frozen features; {_chosen_rate(facts.probe)}"
+        chosen = _chosen_strength if facts.is_logistic else _chosen_rate
+        return f"a linear head on frozen features; {chosen(facts.probe)}"
     if facts.tune == "probe_then_full":
+        if "strength" in facts.probe:
+            return f"all weights, after a linear head on frozen features; {_chosen_strength(facts.probe)}"
         epochs = many(facts.probe["epochs"], "epoch")
         rate = _chosen_rate(facts.probe)
         return f"all weights, after {epochs} of a linear head on frozen features; its {rate}"
@@ -109,6 +122,15 @@ def _chosen_rate(probe: dict[str, Any]) -> str:
     return f"learning rate {probe['learning_rate']:g} of {rates}, chosen on the selection slice"
 
 
+def _chosen_strength(probe: dict[str, Any]) -> str:
+    """Say which strength the logistic regression chose, of how many, and on which images."""
+    return (
+        f"logistic regression, L2 strength {probe['strength']:.3g} of {len(probe['strengths'])}, chosen by "
+        f"{probe['folds']}-fold cross-validation over the {many(probe['num_images'], 'image')} of "
+        f"{probe['fitted_on']} that it was then fitted on"
+    )
+
+
 def _seen(facts: CardFacts) -> str:
     """Name what went through the training a second: images, or features of frozen layers."""
     return "features" if facts.tune == "linear_probe" else "images"
@@ -116,6 +138,8 @@ def _seen(facts: CardFacts) -> str:
 
 def _speed(facts: CardFacts) -> str:
     """Say how many images a second were trained on."""
+    if facts.is_logistic:
+        return "features were computed once"
     if facts.images_per_second is None:
         return "not known: no step was left after a resume"
     return f"{facts.images_per_second:,.1f} {_seen(facts)} per second, all processes together"
@@ -241,8 +265,33 @@ def selection_source(facts: CardFacts) -> str:
     return f"of split {code(facts.selection_split)}"
 
 
+def choice(facts: CardFacts) -> str:
+    """Say by what the checkpoint was chosen, on which images, and how it scored there."""
+    metric = SELECTION_NAMES.get(facts.selection_metric, facts.selection_metric)
+    top1 = percent(facts.selection_top1, facts.selection_n)
+    if facts.cross_validation is None:
+        return (
+            f"- The checkpoint was chosen by {metric} on {count(facts.selection_n)} images "
+            f"{selection_source(facts)}:\n  step {count(facts.best_step)} (epoch {facts.best_epoch:g}), with a "
+            f"top-1 accuracy of {top1} there."
+        )
+    folds, images = facts.cross_validation["folds"], count(facts.cross_validation["images"])
+    return (
+        f"- The strength was chosen by {metric} in {folds}-fold cross-validation over all {images} labelled "
+        f"images,\n  training and selection together: a top-1 accuracy of {top1} on {count(facts.selection_n)} "
+        "images,\n  each scored by a head that had not learned from it. The head here has learned from all of "
+        "them,\n  so its own scores of the selection images say nothing; calibration uses the out-of-fold scores."
+    )
+
+
 def _selection_images(facts: CardFacts) -> str:
     """Say how many images chose the checkpoint, and how they were chosen themselves."""
+    if facts.cross_validation is not None:
+        return f"{_selection_origin(facts)}; learned from as well, after a cross-validation"
+    return _selection_origin(facts)
+
+
+def _selection_origin(facts: CardFacts) -> str:
     if facts.selection_split is not None:
         return f"{count(facts.num_selection)} images of split {code(facts.selection_split)}"
     return (

@@ -19,6 +19,11 @@ PROBE_RESULT = "probe.json"  # written when a probe has come to its end
 
 HEAD = "head.safetensors"  # the head that the probe chose
 
+# Scores of a probe's images by heads that have not learned from them, where a cross-validation chose:
+# logits float32 (n, num_labels), labels, fold and row (of images.csv), int64 (n,). The released head has
+# learned from all of these images, so calibration must use these scores and not the head's own.
+OUT_OF_FOLD = "out_of_fold.safetensors"
+
 
 def find_checkpoint(folder: Path, wanted: str | None) -> str | None:
     """Find the checkpoint folder that a run resumes from.
@@ -108,8 +113,10 @@ def probe_result(folder: Path) -> dict[str, Any] | None:
     """Read what a probe in this run chose from probe.json; None where there was no probe.
 
     Returns:
+        Of heads that learned by SGD: "solver" ("sgd"; none before there was a choice), "why",
         "learning_rate", "scaled_learning_rate", "top1", "step", "epochs", "selection_top1" (a list of
-        {"learning_rate", "top1"}), "optimizer", "precision" and "width".
+        {"learning_rate", "top1"}), "optimizer", "precision" and "width". Of a logistic regression: see
+        `training.probe.logistic_trainer`.
     """
     for path in (folder / PROBE_RESULT, folder / PROBE / PROBE_RESULT):
         if path.is_file():

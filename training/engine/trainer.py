@@ -66,6 +66,10 @@ class BaseTrainer(Trainer):
 
     args: FineTuningArguments
 
+    # {"folds", "images"} where a cross-validation chose, on images that are learned from too; None: the
+    # selection slice chose, and nothing is learned from it.
+    cross_validation: dict[str, int] | None = None
+
     def __init__(
         self,
         *,
@@ -195,6 +199,20 @@ class BaseTrainer(Trainer):
             extension.before_scoring(self.state.global_step)
         with self._scoring():
             return super().evaluate(*args, **kwargs)
+
+    def kept_scores(self) -> dict[str, float]:
+        """Look up how the weights that are kept were scored, or score them now.
+
+        Returns:
+            "step" and the metrics by their names in Trainer's log, as "eval_top1".
+        """
+        step = kept_step(self)
+        rows = [row for row in self.state.log_history if row["step"] == step and "eval_top1" in row]
+        return {"step": step, **(rows[0] if rows else self.evaluate())}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what run.json's block "training" says otherwise than the arguments: of this, nothing."""
+        return {}
 
     def _scoring(self) -> contextlib.ExitStack:
         stack = contextlib.ExitStack()

@@ -9,6 +9,7 @@ from training.common.errors import UserError
 
 # The grid of DINOv2's probe (arXiv:2304.07193, dinov2/eval/linear.py), for a batch of 256.
 LEARNING_RATES = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1]
+SOLVERS = ("logistic_regression", "sgd")
 MAX_RATE = 1e6  # far beyond use; float32 ends much further on
 
 
@@ -16,16 +17,22 @@ MAX_RATE = 1e6  # far beyond use; float32 ends much further on
 class ProbeArguments:
     """The recipe's keys about how the heads of a linear probe are trained."""
 
+    probe_solver: str | None = key(
+        None,
+        "how a probe's head is found; null: by the number of images, said in the log",
+        choices=SOLVERS,
+        note=", or leave it out to let the number of images choose",
+    )
     probe_learning_rates: list[float] = key(
         LEARNING_RATES,
-        "one head each, all in one pass; the selection slice chooses (DINOv2's grid)",
+        "solver sgd: one head each, all in one pass; the selection slice chooses (DINOv2's grid)",
         above=0,
         below=MAX_RATE,
         give=f"numbers above 0, below {MAX_RATE:,.0f}, as 0.01 0.1",
     )
     probe_epochs: float = key(
         10.0,
-        "passes over the features before probe_then_full goes on",
+        "solver sgd: passes over the features before probe_then_full goes on",
         above=0,
         give="a number above 0",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import shutil
 from pathlib import Path
 
@@ -24,7 +25,13 @@ from training.model.network import Network
 from training.probe.arguments import ProbeArguments
 from training.probe.features import check_head
 from training.probe.heads import copy_head, refuse_shards
+from training.probe.logistic_trainer import LogisticTrainer, log_strengths
+from training.probe.solver import LOGISTIC, choose_solver
 from training.probe.trainer import ProbeTrainer, log_rates, scaled_rate
+
+logger = logging.getLogger(__name__)
+
+NOT_ACTING = "keys about epochs, steps, batches and learning rates, and label smoothing,"
 
 
 def build_probe(
@@ -33,18 +40,32 @@ def build_probe(
     settings: Settings,
     probe: ProbeArguments,
     eval_cache_gb: float = 0.0,
-) -> ProbeTrainer:
-    """Build the trainer of `tune: linear_probe`.
+) -> ProbeTrainer | LogisticTrainer:
+    """Build the trainer of a probe, by the solver that the recipe or the number of images chooses.
 
     Raises:
-        UserError: fewer training images than one global batch, nothing that selects, or a network
-            that has no linear head.
+        UserError: nothing that selects, a network that has no linear head, a loss that the solver does
+            not have, a label without an image, or fewer images than one global batch of SGD.
     """
-    args = settings.training
-    check_trained(splits, args)
+    args, alone = settings.training, settings.method.tune == "linear_probe"
+    num_images = len(splits.originals) + (len(splits.selection) if alone else 0)
+    solver, why = choose_solver(probe, settings, num_images)
     check_head(network)
     changed = dataclasses.replace(settings, training=probe_arguments(args, probe))
-    return ProbeTrainer(network, splits, changed, probe, eval_cache_gb, args.dataloader_num_workers)
+    shared = eval_cache_gb, args.dataloader_num_workers
+    if solver == LOGISTIC:
+        trainer = LogisticTrainer(network, splits, changed, why, alone, *shared)
+        _say(f"probe by logistic regression, for {why}; {NOT_ACTING} do not act in it")
+    else:
+        check_trained(splits, args)
+        trainer = ProbeTrainer(network, splits, changed, probe, why, *shared)
+        _say(f"probe by SGD heads, for {why}; {trainer.sampler.steps_per_epoch} steps an epoch")
+    return trainer
+
+
+def _say(line: str) -> None:
+    if PartialState().is_main_process:
+        logger.info(line)
 
 
 def build_after_probe(
@@ -89,7 +110,8 @@ def probe_first(
     probed = folder if checkpoint is None else _beside(Path(checkpoint))
     if (probed / PROBE_RESULT).is_file():
         copy_head(load_file(probed / HEAD), network)  # refuses another's before anything is copied
-        log_rates(read_json(probed / PROBE_RESULT))
+        result = read_json(probed / PROBE_RESULT)
+        (log_strengths if result.get("solver") == LOGISTIC else log_rates)(result)
         _take_over(probed, folder)
     else:
         first = first_phase(settings.training, probe, folder)

@@ -26,7 +26,7 @@ from training.common.files import write_json
 from training.data.splits import Splits
 from training.engine.checkpoints import HEAD, PROBE_RESULT
 from training.engine.loss import Criterion
-from training.engine.trainer import BaseTrainer, kept_step
+from training.engine.trainer import BaseTrainer
 from training.engine.training_arguments import FineTuningArguments, Settings
 from training.evaluation.classification import classification_metrics
 from training.evaluation.metrics import LESS_IS_BETTER, SUMMARY
@@ -36,6 +36,7 @@ from training.model.network import Network
 from training.probe.arguments import ProbeArguments
 from training.probe.features import Features, image_features
 from training.probe.heads import Heads, HeadsMethod, copy_head, save_head
+from training.probe.solver import SGD
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class ProbeTrainer(BaseTrainer):
         network: its features are used; all heads start as copies of its own head.
         settings: their training arguments are as `probe_arguments` gives them.
         probe: the learning rates of the heads.
+        why: why this is the solver, for the record.
         eval_cache_gb: limit of the cache that features are kept in; 0 keeps none.
         num_workers: processes that decode, on each process that trains.
     """
@@ -61,13 +63,15 @@ class ProbeTrainer(BaseTrainer):
         splits: Splits,
         settings: Settings,
         probe: ProbeArguments,
+        why: str,
         eval_cache_gb: float,
         num_workers: int,
     ) -> None:
         args = settings.training
-        self.splits, self.eval_cache_gb = splits, eval_cache_gb
+        self.splits, self.why, self.eval_cache_gb = splits, why, eval_cache_gb
         self.rates = list(probe.probe_learning_rates)
         self.criterion = Criterion.of(settings)
+        self.chosen: float | None = None  # the scaled rate of the head that was chosen
         self.num_finite = torch.tensor(len(self.rates))
         heads = Heads(head_of(network.model), len(self.rates), network.model.config)
         super().__init__(
@@ -93,7 +97,7 @@ class ProbeTrainer(BaseTrainer):
                 self.network, split, self.eval_cache_gb, self.num_workers
             )
         result = super().train(*args, **kwargs)
-        self._keep(self._kept_scores())
+        self._keep(self.kept_scores())
         return result
 
     # ---- a step ----------------------------------------------------------------------------------
@@ -167,20 +171,22 @@ class ProbeTrainer(BaseTrainer):
         output.metrics[f"{prefix}_loss"] = output.metrics[f"{prefix}_nll"]
         return output
 
-    def _kept_scores(self) -> dict[str, float]:
-        """Look up the scoring of the heads that are loaded, or score them."""
-        step = kept_step(self)
-        rows = [row for row in self.state.log_history if row["step"] == step and "eval_top1" in row]
-        return {"step": step, **(rows[0] if rows else self.evaluate())}
+    def facts(self) -> dict[str, Any]:
+        """Return float32, no augmentation, and the rate of the chosen head, once there is one."""
+        found = {"mixed_precision": "no", "augmentation": {}}
+        return found if self.chosen is None else {**found, "learning_rate": self.chosen}
 
     def _keep(self, scores: dict[str, float]) -> None:
         """Put the chosen head into the network and into the folder; the result is written last."""
         rate = scores["eval_probe_learning_rate"]
         chosen = self.model.parameters_of(self.rates.index(rate))
         copy_head(chosen, self.network)
+        self.chosen = scaled_rate(rate, self.args)
         result = {
+            "solver": SGD,
+            "why": self.why,
             "learning_rate": rate,
-            "scaled_learning_rate": scaled_rate(rate, self.args),
+            "scaled_learning_rate": self.chosen,
             "top1": scores["eval_top1"],
             "step": scores["step"],
             "epochs": self.args.num_train_epochs,

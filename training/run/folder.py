@@ -3,7 +3,8 @@
 run.json            resolved recipe, versions, world size, precision, revisions, seeds, durations
 log_history.json    every logged number; runs/ holds the same for TensorBoard
 checkpoint-N/       what a resume needs
-probe.json          what a linear probe chose, and head.safetensors, the head (tune: linear_probe)
+probe.json          what a linear probe chose, and head.safetensors, the head (tune: linear_probe);
+                    out_of_fold.safetensors, where a cross-validation chose
 probe/              the same and its checkpoints (tune: probe_then_full)
 model/              the selected weights, config and image processor
 images.csv          split, label, SHA-256 and path of every image; left_out.csv what is not used
@@ -43,6 +44,7 @@ from training.model.names import fallback_line
 from training.model.network import Network
 from training.run.images import refuse_changed, run_of, write_images
 from training.run.record import (
+    batch_line,
     code_sha256,
     command_line,
     describe_data,
@@ -149,9 +151,7 @@ class Run:
             write_json(self.folder / "run.json", self.record)
             logger.info(
                 f"{d['num_train']} images to train on, {d['num_selection']} to select, {d['num_test']} to test; "
-                f"batch {t['total_train_batch_size']} = {t['per_device_train_batch_size']} x {t['world_size']} "
-                f"processes x {t['gradient_accumulation_steps']} accumulated, scored by "
-                f"{t['per_device_eval_batch_size']}; {t['device']}, precision "
+                f"{batch_line(t)}; {t['device']}, precision "
                 f"{t['mixed_precision']}, {step_line(t)}; "
                 f"{network.head} head for {len(splits.label_names)} labels"
                 f"{trained_line(t, self.record['model']['num_parameters'])}"
@@ -205,12 +205,12 @@ class Run:
         ]
         self.record["training"] |= {
             "steps": trainer.state.global_step,
-            "images_per_second": rates[-1] or None,  # 0: a resume that had no step left
+            # 0: a resume that had no step left; none at all where no features went by in batches
+            "images_per_second": (rates[-1] or None) if rates else None,
             "stopped_early": trainer.state.global_step < trainer.state.max_steps,
-            "probe": (probe := probe_result(self.folder)),
+            "probe": probe_result(self.folder),
+            **trainer.facts(),
         }
-        if self.recipe.method.tune == "linear_probe":
-            self.record["training"]["learning_rate"] = probe["scaled_learning_rate"]
         self.record["seconds"] = {**self.seconds, "total": round(sum(self.seconds.values()), 2)}
         self.record["finished"] = now()
         if PartialState().is_main_process:

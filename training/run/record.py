@@ -18,7 +18,7 @@ from training.data.found import count_kinds
 from training.data.splits import Splits
 from training.engine.compilation import trains_in_tf32
 from training.engine.lora import count_parameters, describe_lora
-from training.engine.trainer import BaseTrainer, kept_step
+from training.engine.trainer import BaseTrainer
 from training.model.network import Network
 from training.model.resolution import patch_size
 from training.model.weights import weights_sha256
@@ -65,6 +65,21 @@ def describe_step(trainer: BaseTrainer) -> dict[str, Any]:
             "pin_memory": args.dataloader_pin_memory,
         },
     }
+
+
+def batch_line(facts: dict[str, Any]) -> str:
+    """Say how a batch is made up: "batch 64 = 32 x 2 processes x 1 accumulated, scored by 128".
+
+    Args:
+        facts: the block "training" of run.json; no batch: every step sees all images.
+    """
+    if facts["total_train_batch_size"] is None:
+        return "all of them in every step"
+    return (
+        f"batch {facts['total_train_batch_size']} = {facts['per_device_train_batch_size']} x "
+        f"{facts['world_size']} processes x {facts['gradient_accumulation_steps']} accumulated, scored by "
+        f"{facts['per_device_eval_batch_size']}"
+    )
 
 
 def step_line(facts: dict[str, Any]) -> str:
@@ -184,14 +199,15 @@ def describe_training(recipe: Recipe, trainer: BaseTrainer) -> dict[str, Any]:
         `describe_step`, those of `TRAINING_KEYS`, tune, lora (None, or see `describe_lora`),
         num_trainable_parameters, optimization (the keys of ExtensionArguments, and
         early_stopping_patience), further (see `describe_further`), loss (name, and q or None) and
-        augmentation (see `Augmentation.active_keys`; {} of a linear probe).
+        augmentation (see `Augmentation.active_keys`; {} of a linear probe). What the trainer knows
+        better is as it says (see `BaseTrainer.facts`): null is what has no part in its way to train.
     """
-    args, on_features = trainer.args, recipe.method.tune == "linear_probe"
+    args = trainer.args
     return {
         "world_size": trainer.accelerator.num_processes,
         "device": device_name(),
         # args.bf16 stays false when the launcher's file asks for bf16; the accelerator knows.
-        "mixed_precision": "no" if on_features else trainer.accelerator.mixed_precision,
+        "mixed_precision": trainer.accelerator.mixed_precision,
         "optimizer": args.optim.value,
         "lr_scheduler_type": args.lr_scheduler_type.value,
         **describe_step(trainer),
@@ -206,7 +222,8 @@ def describe_training(recipe: Recipe, trainer: BaseTrainer) -> dict[str, Any]:
         },
         "further": describe_further(recipe, trainer.network),
         "loss": {"name": recipe.loss.loss, "q": recipe.loss.generalized_q},
-        "augmentation": {} if on_features else recipe.augmentation.active_keys(),
+        "augmentation": recipe.augmentation.active_keys(),
+        **trainer.facts(),
     }
 
 
@@ -220,18 +237,19 @@ def describe_selection(trainer: BaseTrainer) -> dict[str, Any]:
     """Describe the weights that are kept by their score on the selection slice; scores them if nobody has.
 
     Returns:
-        The keys metric (what selects), top1 (share from 0 to 1), n (images in the slice), best_step and
-        best_epoch (where the weights come from; the epoch counts in parts of one, 1.5).
+        The keys metric (what selects), top1 (share from 0 to 1), n (images that were scored for it),
+        best_step and best_epoch (where the weights come from; the epoch counts in parts of one, 1.5) and
+        cross_validation (None, or how many folds and images: then the slice was learned from too, top1
+        is out of fold, and the finished head's scores of the slice are no held-out scores).
     """
-    state, steps, best = trainer.state, trainer.sampler.steps_per_epoch, kept_step(trainer)
-    scored = [row for row in state.log_history if row["step"] == best and "eval_top1" in row]
-    top1 = scored[0]["eval_top1"] if scored else trainer.evaluate()["eval_top1"]
+    scores, steps = trainer.kept_scores(), trainer.sampler.steps_per_epoch
     return {
         "metric": trainer.args.metric_for_best_model,
-        "top1": top1,
+        "top1": scores["eval_top1"],
         "n": len(trainer.eval_dataset),
-        "best_step": best,
-        "best_epoch": round(best / steps, 3),
+        "best_step": scores["step"],
+        "best_epoch": round(scores["step"] / steps, 3),
+        "cross_validation": trainer.cross_validation,
     }
 
 

@@ -1,0 +1,51 @@
+"""Choose how a probe's head is found: by logistic regression, or by SGD heads; and say why."""
+
+from __future__ import annotations
+
+from training.common.errors import UserError
+from training.engine.training_arguments import Settings
+from training.probe.arguments import LEARNING_RATES, ProbeArguments
+
+LOGISTIC, SGD = "logistic_regression", "sgd"
+
+# More images than this are left to SGD.
+MOST_IMAGES = 5_000
+
+
+def choose_solver(probe: ProbeArguments, settings: Settings, num_images: int) -> tuple[str, str]:
+    """Choose the solver that the recipe asks for, or the one for this number of images.
+
+    Args:
+        num_images: what a logistic regression would be fitted on.
+
+    Returns:
+        (one of `SOLVERS`, the reason in words).
+
+    Raises:
+        UserError: logistic regression is asked for with a loss that it does not have.
+    """
+    other = None if settings.method.tune == "probe_then_full" else _other_loss(settings)
+    asked = probe.probe_solver
+    if asked == LOGISTIC and other:
+        raise UserError(
+            f"probe_solver is logistic_regression with {other}: its loss is the plain cross-entropy; leave "
+            "one of the two out"
+        )
+    if asked is not None:
+        return asked, f"probe_solver is {asked}"
+    if other:
+        return SGD, f"{other} is no loss of logistic regression"
+    if probe.probe_learning_rates != LEARNING_RATES:
+        return SGD, "the recipe has probe_learning_rates"
+    if num_images > MOST_IMAGES:
+        return SGD, f"{num_images:,} images are more than {MOST_IMAGES:,}"
+    return LOGISTIC, f"{num_images:,} images are no more than {MOST_IMAGES:,}"
+
+
+def _other_loss(settings: Settings) -> str | None:
+    """Name the key that asks for another loss than the cross-entropy; None where there is none."""
+    if settings.loss.generalized_q is not None:
+        return f"loss {settings.loss.loss}"
+    if settings.training.label_smoothing_factor:
+        return f"label_smoothing_factor {settings.training.label_smoothing_factor:g}"
+    return None
