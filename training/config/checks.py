@@ -28,6 +28,7 @@ _NAMED: dict[str, tuple[Any, ...]] = {
 METHOD_KEYS: dict[str, tuple[str, ...]] = {
     **{name: ("lora",) for name in keys_of(MethodArguments) if name.startswith("lora_")},
     "probe_learning_rates": ("linear_probe", "probe_then_full"),
+    "probe_solver": ("linear_probe", "probe_then_full"),
     # linear_probe names it with all else that it has no use for.
     "probe_epochs": ("probe_then_full", "linear_probe"),
 }
@@ -73,6 +74,12 @@ def check_method(values: dict[str, Any], named: set[str]) -> None:
             "give a model to start from, or tune full"
         )
     _refuse_keys_of_others(tune, named)
+    for key in ("probe_learning_rates", "probe_epochs"):
+        if key in named and values["probe_solver"] == "logistic_regression":
+            raise UserError(
+                f"{key} with probe_solver logistic_regression does nothing: it is for probe_solver sgd; leave "
+                "one of the two out"
+            )
     if tune != "linear_probe":
         return
     useless = [key for key, same in _NAMED.items() if key in named and values[key] not in same]

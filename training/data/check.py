@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import shlex
 import statistics
@@ -24,9 +23,9 @@ ROWS = 10  # labels of a table that are printed, from the smallest
 
 # From so many training photographs a label on, and what to train then: docs/recipes.md says why.
 RECIPES = (
-    (500, "vit_base_food101", ""),
-    (100, "small_data", ""),
-    (0, "linear_probe", " --total_train_batch_size {batch}"),
+    (500, "vit_base_food101"),
+    (100, "small_data"),
+    (0, "linear_probe"),
 )
 
 
@@ -68,19 +67,18 @@ def check(args: DataArguments, where: str) -> Checked:
             value = getattr(args, key)
             words = value if isinstance(value, list) else [str(value)]
             options += f" --{key} {shlex.join(words)}"
-    recipe, keys = recipe_for(min(count_labels(splits.originals).values()))
-    batch = 2 ** min(5, int(math.log2(len(splits.originals))))
+    recipe = recipe_for(min(count_labels(splits.originals).values()))
     return Checked(
         splits,
         look_at_headers(parts.values()),
         count_copies(parts),
-        f"food101 train {recipe} --dataset {where}{keys.format(batch=batch)}{options}",
+        f"food101 train {recipe} --dataset {where}{options}",
     )
 
 
-def recipe_for(photographs: int) -> tuple[str, str]:
-    """Choose a recipe, and keys that it needs, by the training photographs of the smallest label."""
-    return next((name, keys) for least, name, keys in RECIPES if photographs >= least)
+def recipe_for(photographs: int) -> str:
+    """Choose a recipe by the training photographs of the smallest label."""
+    return next(name for least, name in RECIPES if photographs >= least)
 
 
 def count_labels(split: Split) -> dict[str, int]:

@@ -210,6 +210,11 @@ class BaseTrainer(Trainer):
         rows = [row for row in self.state.log_history if row["step"] == step and "eval_top1" in row]
         return {"step": step, **(rows[0] if rows else self.evaluate())}
 
+    @property
+    def chosen_by(self) -> str | None:
+        """Name the metric that chooses the weights that are kept."""
+        return self.args.metric_for_best_model
+
     def facts(self) -> dict[str, Any]:
         """Return what run.json's block "training" says otherwise than the arguments: of this, nothing."""
         return {}

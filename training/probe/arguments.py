@@ -17,12 +17,6 @@ MAX_RATE = 1e6  # far beyond use; float32 ends much further on
 class ProbeArguments:
     """The recipe's keys about how the heads of a linear probe are trained."""
 
-    probe_solver: str | None = key(
-        None,
-        "how a probe's head is found; null: by the number of images, said in the log",
-        choices=SOLVERS,
-        note=", or leave it out to let the number of images choose",
-    )
     probe_learning_rates: list[float] = key(
         LEARNING_RATES,
         "solver sgd: one head each, all in one pass; the selection slice chooses (DINOv2's grid)",
@@ -35,6 +29,12 @@ class ProbeArguments:
         "solver sgd: passes over the features before probe_then_full goes on",
         above=0,
         give="a number above 0",
+    )
+    probe_solver: str | None = key(
+        None,
+        "how a probe's head is found; null: by the number of images, said in the log",
+        choices=SOLVERS,
+        note=", or leave it out to let the number of images choose",
     )
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import math
 import shutil
 from pathlib import Path
 
@@ -31,7 +32,11 @@ from training.probe.trainer import ProbeTrainer, log_rates, scaled_rate
 
 logger = logging.getLogger(__name__)
 
-NOT_ACTING = "keys about epochs, steps, batches and learning rates, and label smoothing,"
+NOT_ACTING = "keys about epochs, steps, batches and learning rates, label smoothing and metric_for_best_model"
+
+# Measured on 300 photographs: after 150 steps a head is 6 points behind logistic regression, after 1,500
+# 4. 10 epochs of Food-101 in batches of 256 are 2,640.
+FEW_STEPS = 1_000
 
 
 def build_probe(
@@ -59,8 +64,24 @@ def build_probe(
     else:
         check_trained(splits, args)
         trainer = ProbeTrainer(network, splits, changed, probe, why, *shared)
-        _say(f"probe by SGD heads, for {why}; {trainer.sampler.steps_per_epoch} steps an epoch")
+        _say(f"probe by SGD heads, for {why}")
+        warn_of_few_steps(trainer, "num_train_epochs" if alone else "probe_epochs")
     return trainer
+
+
+def warn_of_few_steps(trainer: ProbeTrainer, key: str) -> None:
+    """Warn where SGD heads take fewer steps than a linear head needs.
+
+    Args:
+        key: what sets their epochs, for the message.
+    """
+    args, an_epoch = trainer.args, trainer.sampler.steps_per_epoch
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * an_epoch)
+    if steps < FEW_STEPS and PartialState().is_main_process:
+        logger.warning(
+            f"{steps:,} steps of SGD are few for a linear head: give --{key} "
+            f"{math.ceil(FEW_STEPS / an_epoch)} for {FEW_STEPS:,}, or probe_solver logistic_regression"
+        )
 
 
 def _say(line: str) -> None:

@@ -3,7 +3,8 @@
 As DINOv2's (arXiv:2304.07193): SGD with momentum 0.9, without weight decay or clipping, on a cosine;
 rates are for 256 images and scaled to the global batch. The heads share batches and one matrix
 product and nothing else, so each becomes what it would alone, and one that diverges harms none. The
-selection slice chooses among heads and epochs. They start from the network's own head and are
+selection slice chooses among heads and epochs; where the lowest or highest rate is the best, further
+heads are trained beyond it, in passes of their own. They start from the network's own head and are
 trained in float32, whatever the launcher's precision is.
 
 `tune: linear_probe` is this alone. `tune: probe_then_full` (arXiv:2202.10054) does it first, in the
@@ -12,7 +13,10 @@ run's folder probe/, and fine-tunes all weights from there.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,7 @@ from training.evaluation.metrics import LESS_IS_BETTER, SUMMARY
 from training.input.batch import EpochSampler
 from training.model.head import head_of
 from training.model.network import Network
-from training.probe.arguments import ProbeArguments
+from training.probe.arguments import MAX_RATE, ProbeArguments
 from training.probe.features import Features, image_features
 from training.probe.heads import Heads, HeadsMethod, copy_head, save_head
 from training.probe.solver import SGD
@@ -42,7 +46,14 @@ logger = logging.getLogger(__name__)
 
 MOMENTUM = 0.9
 
+# How often the grid of rates is widened, and by how many rates.
+MOST_PASSES, RATES_A_PASS = 3, 3
+
 RATE_BATCH = 256  # images a step, for which probe_learning_rates are given
+
+
+# A pass over all epochs with heads of its own -> the scores of its best head.
+Passes = dict["ProbeTrainer", dict[str, float]]
 
 
 class ProbeTrainer(BaseTrainer):
@@ -68,10 +79,12 @@ class ProbeTrainer(BaseTrainer):
         num_workers: int,
     ) -> None:
         args = settings.training
-        self.splits, self.why, self.eval_cache_gb = splits, why, eval_cache_gb
+        self.settings, self.splits, self.why = settings, splits, why
+        self.eval_cache_gb = eval_cache_gb
         self.rates = list(probe.probe_learning_rates)
         self.criterion = Criterion.of(settings)
         self.chosen: float | None = None  # the scaled rate of the head that was chosen
+        self.kept: dict[str, float] | None = None  # its scores
         self.num_finite = torch.tensor(len(self.rates))
         heads = Heads(head_of(network.model), len(self.rates), network.model.config)
         super().__init__(
@@ -97,7 +110,7 @@ class ProbeTrainer(BaseTrainer):
                 self.network, split, self.eval_cache_gb, self.num_workers
             )
         result = super().train(*args, **kwargs)
-        self._keep(self.kept_scores())
+        self._keep(*self._widen({self: super().kept_scores()}))
         return result
 
     # ---- a step ----------------------------------------------------------------------------------
@@ -171,17 +184,87 @@ class ProbeTrainer(BaseTrainer):
         output.metrics[f"{prefix}_loss"] = output.metrics[f"{prefix}_nll"]
         return output
 
+    def kept_scores(self) -> dict[str, float]:
+        """Return the scores of the chosen head, which may be of a further pass."""
+        return super().kept_scores() if self.kept is None else self.kept
+
     def facts(self) -> dict[str, Any]:
         """Return float32, no augmentation, and the rate of the chosen head, once there is one."""
         found = {"mixed_precision": "no", "augmentation": {}}
         return found if self.chosen is None else {**found, "learning_rate": self.chosen}
 
-    def _keep(self, scores: dict[str, float]) -> None:
+    def _widen(self, passes: Passes) -> tuple[ProbeTrainer, Passes]:
+        """Train heads at rates beyond the grid, as long as its lowest or highest is the best.
+
+        Further passes are not resumed but trained again: they are exact, and short.
+
+        Args:
+            passes: this trainer, with its scores; the further ones are added.
+
+        Returns:
+            The pass with the best head, and all of them.
+        """
+        for number in range(1, MOST_PASSES + 2):
+            best = self._best_of(passes)
+            rate = passes[best]["eval_probe_learning_rate"]
+            rates = beyond(rate, [each for one in passes for each in one.rates])
+            if not rates:
+                break
+            if number > MOST_PASSES:
+                self._warn_of_edge(rate, "and no further ones are tried")
+                break
+            self._warn_of_edge(rate, f"the grid is widened by {', '.join(f'{r:g}' for r in rates)}")
+            further = self._further(rates, number)
+            try:
+                BaseTrainer.train(further)
+                passes = {**passes, further: BaseTrainer.kept_scores(further)}
+            except UserError as error:  # every head diverged, on every process alike
+                self._warn_of_edge(rate, f"and beyond it: {error}")
+                break
+            remove_folder(further.args.output_dir)
+        return self._best_of(passes), passes
+
+    def _best_of(self, passes: Passes) -> ProbeTrainer:
+        metric = (self.args.metric_for_best_model or "top1").removeprefix("eval_")
+        of_rate = {scores["eval_probe_learning_rate"]: one for one, scores in passes.items()}
+        scores = {
+            rate: {key: passes[one][f"eval_{key}"] for key in SUMMARY}
+            for rate, one in of_rate.items()
+        }
+        return of_rate[best_rate(scores, metric)]
+
+    def _further(self, rates: list[float], number: int) -> ProbeTrainer:
+        args = copy.copy(self.args)
+        args.output_dir, args.report_to = f"{self.args.output_dir}/wider-{number}", []
+        args.learning_rate = scaled_rate(max(rates), args)
+        remove_folder(args.output_dir)  # of a run that was interrupted in it
+        further = ProbeTrainer(
+            self.network,
+            self.splits,
+            dataclasses.replace(self.settings, training=args),
+            ProbeArguments(rates),
+            self.why,
+            self.eval_cache_gb,
+            self.num_workers,
+        )
+        further.train_dataset.features = self.train_dataset.features
+        further.eval_dataset.features = self.eval_dataset.features
+        return further
+
+    def _warn_of_edge(self, rate: float, what: str) -> None:
+        if PartialState().is_main_process:
+            logger.warning(
+                f"the best of probe_learning_rates, {rate:g}, is at the edge of the grid: {what}"
+            )
+
+    def _keep(self, best: ProbeTrainer, passes: Passes) -> None:
         """Put the chosen head into the network and into the folder; the result is written last."""
+        self.kept = scores = passes[best]
         rate = scores["eval_probe_learning_rate"]
-        chosen = self.model.parameters_of(self.rates.index(rate))
+        chosen = best.model.parameters_of(best.rates.index(rate))
         copy_head(chosen, self.network)
         self.chosen = scaled_rate(rate, self.args)
+        tried = {each: one for one in passes for each in one.rates}
         result = {
             "solver": SGD,
             "why": self.why,
@@ -191,8 +274,8 @@ class ProbeTrainer(BaseTrainer):
             "step": scores["step"],
             "epochs": self.args.num_train_epochs,
             "selection_top1": [
-                {"learning_rate": each, "top1": scores.get(f"eval_{top1_name(each)}")}
-                for each in self.rates
+                {"learning_rate": each, "top1": passes[one].get(f"eval_{top1_name(each)}")}
+                for each, one in sorted(tried.items())
             ],
             "optimizer": f"SGD, momentum {MOMENTUM}",
             "precision": "float32",
@@ -204,6 +287,23 @@ class ProbeTrainer(BaseTrainer):
             write_json(folder / PROBE_RESULT, result)
             log_rates(result)
         PartialState().wait_for_everyone()
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a folder, or nothing, while the other processes wait."""
+    if PartialState().is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+    PartialState().wait_for_everyone()
+
+
+def beyond(best: float, rates: list[float]) -> list[float]:
+    """List rates further on where the best is the lowest or highest of several, at the same ratio; else none."""
+    ordered = sorted(rates)
+    if len(rates) < 2 or best not in (ordered[0], ordered[-1]):
+        return []
+    neighbour = ordered[1] if best == ordered[0] else ordered[-2]
+    further = [best * (best / neighbour) ** k for k in range(1, RATES_A_PASS + 1)]
+    return [rate for rate in further if 0 < rate < MAX_RATE]
 
 
 def scaled_rate(rate: float, args: FineTuningArguments) -> float:

@@ -244,7 +244,7 @@ def describe_selection(trainer: BaseTrainer) -> dict[str, Any]:
     """
     scores, steps = trainer.kept_scores(), trainer.sampler.steps_per_epoch
     return {
-        "metric": trainer.args.metric_for_best_model,
+        "metric": trainer.chosen_by,
         "top1": scores["eval_top1"],
         "n": len(trainer.eval_dataset),
         "best_step": scores["step"],

@@ -69,6 +69,7 @@ def test_weights_that_stay_must_not_be_random(tune):
         ("lora_target_modules", ["fc1"], ["lora"]),
         ("probe_learning_rates", [0.1], ["linear_probe", "probe_then_full"]),
         ("probe_epochs", 3.0, ["probe_then_full"]),
+        ("probe_solver", "sgd", ["linear_probe", "probe_then_full"]),
     ],
 )
 def test_a_key_of_another_method_is_refused(key, value, users):
@@ -81,6 +82,22 @@ def test_a_key_of_another_method_is_refused(key, value, users):
             assert said_of(tune, **{key: value}) == (
                 f"{key} with tune {tune} does nothing: it is for tune {users[0]}; leave it out"
             )
+
+
+@pytest.mark.parametrize(
+    ("tune", "key", "value"),
+    [
+        ("linear_probe", "probe_learning_rates", [0.1]),
+        ("probe_then_full", "probe_learning_rates", [0.1]),
+        ("probe_then_full", "probe_epochs", 3.0),
+    ],
+)
+def test_keys_of_sgd_are_refused_where_logistic_regression_is_asked_for(tune, key, value):
+    check(tune, **{key: value, "probe_solver": "sgd"})
+    assert said_of(tune, **{key: value, "probe_solver": "logistic_regression"}) == (
+        f"{key} with probe_solver logistic_regression does nothing: it is for probe_solver sgd; leave one of "
+        "the two out"
+    )
 
 
 def test_a_probe_names_all_that_it_has_no_use_for_in_one_line():
