@@ -302,7 +302,7 @@ def beyond(best: float, rates: list[float]) -> list[float]:
     if len(rates) < 2 or best not in (ordered[0], ordered[-1]):
         return []
     neighbour = ordered[1] if best == ordered[0] else ordered[-2]
-    further = [best * (best / neighbour) ** k for k in range(1, RATES_A_PASS + 1)]
+    further = [float(f"{best * (best / neighbour) ** k:.3g}") for k in range(1, RATES_A_PASS + 1)]
     return [rate for rate in further if 0 < rate < MAX_RATE]
 
 

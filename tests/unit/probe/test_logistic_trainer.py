@@ -105,7 +105,7 @@ def test_the_record_has_no_batches_and_rates(fit):
 
 
 def test_the_same_run_twice_is_the_same_head(fit):
-    (one, _), (two, _) = fit("one", hidden_dropout_prob=0.0), fit("two")
+    (one, _), (two, _) = fit("one"), fit("two")
     assert torch.equal(head_of(one.network.model).weight, head_of(two.network.model).weight)
 
 
@@ -140,22 +140,26 @@ def test_a_checkpoint_of_sgd_heads_is_refused(splits, tmp_path):
 
 
 def few(root: Path, **counts: int):
-    """Splits of a folder with so many photographs a label, one of each to test."""
+    """Splits of a folder with so many photographs a label to train on, one of the first to select."""
     write_image_folder(root, train=0, validation=1, labels=list(counts))
     for number, (label, count) in enumerate(counts.items()):
         for i in range(count):
             (root / "train" / label / f"{i}.jpg").write_bytes(jpeg(100 * number + i))
-    return load_splits(DataArguments(dataset=str(root), selection_fraction=0.34))
+    (root / "validation").rename(root / "test")
+    first = root / "validation" / next(iter(counts))
+    first.mkdir(parents=True)
+    (first / "0.jpg").write_bytes(jpeg(999))
+    return load_splits(DataArguments(dataset=str(root), selection_split="validation"))
 
 
 def test_three_photographs_of_two_labels(fit, tmp_path):
-    trainer, result = fit(images=few(tmp_path / "few", apple=2, bread=1))
+    trainer, result = fit(images=few(tmp_path / "few", apple=1, bread=1))
     assert (result["num_images"], result["num_scored"], result["folds"]) == (3, 2, 2)
     assert trainer.num_labels == 2 and np.isfinite(result["nll"])
 
 
 def test_a_label_with_one_photograph_among_others(fit, tmp_path):
-    _, result = fit(images=few(tmp_path / "few", apple=7, bread=1, corn=6))
+    _, result = fit(images=few(tmp_path / "few", apple=6, bread=1, corn=6))
     assert (result["num_images"], result["num_scored"]) == (14, 13)
 
 

@@ -20,6 +20,7 @@ from training.model.network import load_network
 from training.probe import features
 from training.probe import phases as probe
 from training.probe.arguments import ProbeArguments
+from training.probe.logistic_trainer import LogisticTrainer
 from training.probe.trainer import ProbeTrainer
 
 RATES = [0.01, 1.0, 30.0]
@@ -87,14 +88,16 @@ def test_a_probe_run_from_its_recipe_to_its_release(
     assert record["tune"] == "linear_probe" and record["augmentation"] == {}
     assert (record["optimizer"], record["weight_decay"], record["max_grad_norm"]) == ("sgd", 0, 0)
     chosen = record["probe"]["learning_rate"]
-    assert chosen in RATES and record["learning_rate"] == chosen * 8 / 256
-    assert len(record["probe"]["selection_top1"]) == len(RATES)
+    tried = [row["learning_rate"] for row in record["probe"]["selection_top1"]]
+    assert chosen in tried and record["learning_rate"] == chosen * 8 / 256
+    assert set(RATES) <= set(tried) and tried == sorted(tried)
+    assert not list(run.glob("wider-*"))
     before, after = weights(tiny_run), weights(run)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
     assert equal(load_file(run / "release" / "model.safetensors"), after)
     card = (run / "release" / "README.md").read_text()
-    assert f"learning rate {chosen:g} of 3, chosen on the selection slice" in card
+    assert f"learning rate {chosen:g} of {len(tried)}, chosen on the selection slice" in card
     stock = pipeline("image-classification", model=str(run / "release"), device="cpu")
     report = json.loads((run / "evaluation.json").read_text())
     assert len(stock(str(run / "example.jpg"))) == 3 and report["n"] == 18
@@ -190,6 +193,89 @@ def test_a_resume_from_another_folder_takes_the_probe_along(whole, lpft, tmp_pat
     shutil.rmtree(whole / "probe")
     with pytest.raises(UserError, match="no probe/probe.json beside it"):
         lpft("orphan", "--resume_from_checkpoint", whole / "checkpoint-4")
+
+
+# ---- by logistic regression -----------------------------------------------------------------------
+
+LOGISTIC = ["--probe_learning_rates", "null"]
+
+
+@pytest.fixture(scope="module")
+def fitted(recipe, tmp_path_factory) -> Path:
+    """A run of a probe alone, for few images."""
+    run = tmp_path_factory.mktemp("fitted") / "run"
+    train(recipe, "--output_dir", run, *LOGISTIC, "--total_train_batch_size", "256")
+    return run
+
+
+def test_a_logistic_probe_from_its_recipe_to_its_release(fitted, tiny_run):
+    record = json.loads((fitted / "run.json").read_text())
+    trained, chosen = record["training"], record["selection"]
+    result = json.loads((fitted / "probe.json").read_text())
+    assert trained["probe"] == result and result["solver"] == "logistic_regression"
+    assert trained["steps"] == result["steps"] == chosen["best_step"] > 0
+    assert trained["learning_rate"] is trained["total_train_batch_size"] is None
+    assert (chosen["metric"], chosen["top1"]) == ("nll", result["top1"])
+    assert chosen["cross_validation"] == {"folds": 5, "images": result["num_images"]}
+    data = record["data"]
+    assert result["num_images"] == data["num_train"] + data["num_selection"]
+    before, after = weights(tiny_run), weights(fitted)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    assert torch.equal(after["classifier.weight"], load_file(fitted / "head.safetensors")["weight"])
+    card = (fitted / "release" / "README.md").read_text()
+    for words in (
+        f"logistic regression, L2 strength {result['strength']:.3g} of {len(result['strengths'])}, chosen by",
+        f"5-fold cross-validation over all {result['num_images']} labelled",
+        "its own scores of the selection images say nothing",
+        "learned from as well, after a cross-validation |",
+        "| Optimiser | L-BFGS in float64",
+    ):
+        assert words in card
+    assert "| Global batch |" not in card and "| Learning rate |" not in card
+
+
+def test_an_interrupted_logistic_probe_begins_again_and_ends_the_same(
+    fitted, recipe, tmp_path, monkeypatch
+):
+    argv = [recipe, "--output_dir", tmp_path / "cut", *LOGISTIC, "--total_train_batch_size", "256"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LogisticTrainer, "_keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        train(*argv)
+    monkeypatch.setattr(features, "compute_features", None)  # they are in the cache
+    train(*argv)
+    assert equal(weights(tmp_path / "cut"), weights(fitted))
+
+
+def test_a_logistic_head_before_fine_tuning_is_resumed(recipe, tmp_path, monkeypatch):
+    def lpft(name: str, *further: object) -> Path:
+        words = [*LOGISTIC, "--tune", "probe_then_full", "--learning_rate", "1e-3", *further]
+        train(recipe, "--output_dir", tmp_path / name, *words, "--label_smoothing_factor", "0.1")
+        return tmp_path / name
+
+    whole = lpft("whole")
+    result = json.loads((whole / "probe" / "probe.json").read_text())
+    record = json.loads((whole / "run.json").read_text())
+    assert result["fitted_on"] == "train" and result["num_images"] == record["data"]["num_train"]
+    assert record["selection"]["cross_validation"] is None
+    assert record["training"]["learning_rate"] == 1e-3
+    card = (whole / "release" / "README.md").read_text()
+    assert "all weights, after a linear head on frozen features; logistic regression, L2" in card
+    assert "The checkpoint was chosen by" in card
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        kill_at(patch, 1, FoodTrainer)
+        lpft("cut")
+    monkeypatch.setattr(probe, "build_probe", None)  # the first phase is over
+    assert equal(weights(lpft("cut", "--resume_from_checkpoint", "last")), weights(whole))
+
+
+def test_few_steps_are_said(splits, tmp_path, caplog):
+    settings = tiny_settings(tmp_path, tune="linear_probe", num_train_epochs=3)
+    probe.build_probe(tiny_network(), splits, settings, ProbeArguments(RATES))
+    assert caplog.messages == [
+        "6 steps of SGD are few for a linear head: give --num_train_epochs 500 for 1,000, or probe_solver "
+        "logistic_regression"
+    ]
 
 
 # ---- arguments and networks of a probe ------------------------------------------------------------

@@ -245,6 +245,55 @@ def test_the_last_heads_are_kept_where_the_recipe_says_so(probe_for, tmp_path):
     assert torch.equal(head_of(trainer.network.model).weight, heads_of(trainer)[i]["weight"])
 
 
+def test_a_best_rate_at_the_edge_widens_the_grid(probe_for, tmp_path, caplog):
+    """A head of a further pass is what it would be alone."""
+    narrow = probe_for("narrow", [1e-4, 1e-3], num_train_epochs=9)
+    narrow.train()
+    found = json.loads((tmp_path / "narrow" / "probe.json").read_text())
+    rate, tried = found["learning_rate"], [row["learning_rate"] for row in found["selection_top1"]]
+    assert rate > 1e-3 and tried == sorted(tried) and {1e-4, 1e-3, 0.01, 0.1, 1.0} <= set(tried)
+    words = "probe_learning_rates, 0.001, is at the edge of the grid: the grid is widened by 0.01, 0.1, 1"
+    assert words in caplog.text
+    alone = probe_for("alone", [rate], num_train_epochs=9)
+    alone.train()
+    ours, theirs = (head_of(trainer.network.model).weight for trainer in (narrow, alone))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert alone.kept_scores()["eval_top1"] == found["top1"] == narrow.kept_scores()["eval_top1"]
+    assert narrow.facts()["learning_rate"] == found["scaled_learning_rate"]
+    assert not list((tmp_path / "narrow").glob("wider-*"))
+
+
+def test_widening_ends_where_every_further_head_diverges(probe_for, monkeypatch, caplog):
+    trainer = probe_for("run", RATES)
+    monkeypatch.setattr(probe, "beyond", lambda best, rates: [500.0])
+    real = trainer._further
+
+    def further(rates: list[float], number: int) -> ProbeTrainer:
+        made = real(rates, number)
+        made.rates = [TOO_HIGH]
+        return made
+
+    monkeypatch.setattr(trainer, "_further", further)
+    trainer.train()
+    assert "is at the edge of the grid: and beyond it: " in caplog.messages[-1]
+    assert trainer.kept_scores()["eval_probe_learning_rate"] in RATES
+
+
+@pytest.mark.parametrize(
+    ("best", "rates", "further"),
+    [
+        (0.1, [0.01, 0.1], [1.0, 10.0, 100.0]),
+        (0.01, [0.1, 0.01], [1e-3, 1e-4, 1e-5]),
+        (0.1, [0.05, 0.1, 0.02], [0.2, 0.4, 0.8]),
+        (0.1, [0.01, 0.1, 1.0], []),
+        (0.1, [0.1], []),
+        (1e5, [1e4, 1e5], []),
+    ],
+)
+def test_rates_beyond_the_edge(best, rates, further):
+    assert probe.beyond(best, rates) == further
+
+
 @pytest.mark.parametrize(
     ("metric", "best"), [("top1", 0.1), ("nll", 0.2), ("loss", 0.2), ("ece", 0.3)]
 )
