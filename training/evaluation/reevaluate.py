@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from training.data.splits import Cut, Source, Split
 from training.evaluation.formats import in_format_2
 from training.evaluation.report import evaluate_model
 from training.model.network import label_names_from, model_folder
+
+logger = logging.getLogger(__name__)
 
 # Keys of the recipe that say which images are scored; `dataset` and its revision are in the report.
 COLUMNS = (
@@ -67,6 +70,11 @@ def evaluate_again(
     args, is_own = _data_arguments(model, dataset, reported, eval_cache_gb, columns or {})
     names = label_names_from(where, revision)
     source, images = _load(args, split, names, reported if is_own else None)
+    if is_own and images.cut is None and images.name in reported["learned"]:
+        logger.warning(
+            f"split {images.name}: {model} has learned from these images, so their scores do not say how good "
+            "it is"
+        )
     report, _ = evaluate_model(
         where,
         source,
@@ -136,8 +144,9 @@ def read_reported(model: str, folder: Path | None, revision: str | None) -> dict
         folder: where its config.json is; None for a Hub id.
 
     Returns:
-        evaluation.json in format 2 with two keys more: `path`, the local data if they are still
-        here, else None; `columns`, values for `DataArguments`. None: one of the files is not there.
+        evaluation.json in format 2 with three keys more: `path`, the local data if they are still
+        here, else None; `columns`, values for `DataArguments`; `learned`, the splits that were learned
+        from. None: one of the files is not there.
 
     Raises:
         UserError: the Hub refuses, or a file is not what it should be.
@@ -160,7 +169,18 @@ def read_reported(model: str, folder: Path | None, revision: str | None) -> dict
         "path": path if is_here else None,
         # A run of an older version lacks the keys that came later.
         "columns": {key: run["recipe"][key] for key in COLUMNS if key in run["recipe"]},
+        "learned": learned_splits(run),
     }
+
+
+def learned_splits(run: dict[str, Any]) -> list[str]:
+    """Name the splits whose images the released weights have learned from, by run.json.
+
+    The selection split is one of them where a cross-validation made its images free to learn from.
+    """
+    data, cross_validated = run["data"], run.get("selection", {}).get("cross_validation")
+    names = [data["train_split"], data.get("selection_split") if cross_validated else None]
+    return [name for name in names if name is not None]
 
 
 def _from_hub(model: str, name: str, revision: str | None) -> Path | None:

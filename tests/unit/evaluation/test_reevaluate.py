@@ -28,7 +28,7 @@ def write_release(folder: Path, kind: str = "hub", **evaluation: object) -> Path
 def test_what_a_release_says_of_its_data(tmp_path):
     folder = write_release(tmp_path / "release")
     reported = read_reported("r", folder, None)
-    assert reported == {**EVALUATION, "path": None, "columns": COLUMNS}
+    assert reported == {**EVALUATION, "path": None, "columns": COLUMNS, "learned": ["train"]}
 
 
 def test_the_files_of_a_run_are_beside_its_model(tmp_path):
@@ -95,3 +95,39 @@ def test_an_older_run_is_scored_again_by_its_record(tiny_run, tmp_path):
         {k: v for k, v in today.items() if k not in passing}
     )
     assert json.loads((run / "evaluation.json").read_text()) == old
+
+
+@pytest.mark.parametrize(
+    ("split", "cross_validation", "learned"),
+    [
+        (None, None, ["train"]),
+        ("dev", None, ["train"]),
+        ("dev", {"folds": 5, "images": 300}, ["train", "dev"]),
+        (None, {"folds": 5, "images": 300}, ["train"]),  # a slice of train
+    ],
+)
+def test_which_splits_were_learned_from(split, cross_validation, learned):
+    run = {
+        "data": {"train_split": "train", "selection_split": split},
+        "selection": {"cross_validation": cross_validation},
+    }
+    assert reevaluate.learned_splits(run) == learned
+    assert reevaluate.learned_splits({"data": {"train_split": "train"}}) == ["train"]  # older
+
+
+def test_scoring_what_was_learned_from_is_warned_of(tmp_path, monkeypatch, caplog):
+    from types import SimpleNamespace
+
+    folder = write_release(tmp_path / "release")
+    images = SimpleNamespace(name="train", cut=None)
+    monkeypatch.setattr(reevaluate, "model_folder", lambda _: folder)
+    monkeypatch.setattr(reevaluate, "label_names_from", lambda *_: [])
+    monkeypatch.setattr(reevaluate, "load_split", lambda *_: (None, images))
+    monkeypatch.setattr(reevaluate, "evaluate_model", lambda *_, **__: ({}, None))
+    monkeypatch.setattr(reevaluate, "num_decoders", lambda _: 0)
+    evaluate_again(str(folder), split="train")
+    assert "split train: " in caplog.text and "has learned from these images" in caplog.text
+    caplog.clear()
+    images.name = "validation"
+    evaluate_again(str(folder))
+    assert not caplog.messages
