@@ -22,12 +22,13 @@ from training.engine.checkpoints import HEAD, PROBE, PROBE_RESULT
 from training.engine.trainer import FoodTrainer
 from training.engine.training_arguments import FineTuningArguments, Settings
 from training.engine.wiring import build_trainer, check_trained
+from training.model.head import head_of
 from training.model.network import Network
 from training.probe.arguments import ProbeArguments
 from training.probe.features import check_head
 from training.probe.heads import copy_head, refuse_shards
 from training.probe.logistic_trainer import LogisticTrainer, log_strengths
-from training.probe.solver import LOGISTIC, choose_solver
+from training.probe.solver import LOGISTIC, choose_solver, most_images
 from training.probe.trainer import ProbeTrainer, log_rates, scaled_rate
 
 logger = logging.getLogger(__name__)
@@ -54,8 +55,9 @@ def build_probe(
     """
     args, alone = settings.training, settings.method.tune == "linear_probe"
     num_images = len(splits.originals) + (len(splits.selection) if alone else 0)
-    solver, why = choose_solver(probe, settings, num_images)
     check_head(network)
+    most = most_images(len(splits.label_names), head_of(network.model).in_features)
+    solver, why = choose_solver(probe, settings, num_images, most)
     changed = dataclasses.replace(settings, training=probe_arguments(args, probe))
     shared = eval_cache_gb, args.dataloader_num_workers
     if solver == LOGISTIC:

@@ -22,12 +22,12 @@ from training.common.machine import usable_cores
 from training.evaluation.classification import classification_metrics
 from training.evaluation.metrics import LESS_IS_BETTER
 from training.probe.folds import ALWAYS_TRAINED
-from training.probe.logistic import Fitted, Problem, steady
+from training.probe.logistic import ROUGH, Fitted, Problem, steady
 
 logger = logging.getLogger(__name__)
 
 # Decimal logarithms of strengths: what is tried first, how far it is widened, how fine it becomes.
-COARSE = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0)
+COARSE = (-3.0, -2.0, -1.0, 0.0, 1.0)
 LOWEST, HIGHEST = -8.0, 4.0
 HALVINGS = (0.5, 0.25)
 
@@ -64,10 +64,7 @@ class CrossValidation:
         self.features, self.labels, self.folds = features, labels, folds
         self.rows = np.flatnonzero(folds != ALWAYS_TRAINED)
         self.own = range(state.process_index, folds.max() + 1, state.num_processes)
-        self.problems = {
-            fold: Problem(features[folds != fold], labels[folds != fold], num_labels, with_bias)
-            for fold in self.own
-        }
+        self.num_labels, self.with_bias = num_labels, with_bias
         # fold -> exponent -> its solution, where the next one begins
         self.fitted: dict[int, dict[float, Fitted]] = {fold: {} for fold in self.own}
 
@@ -92,11 +89,13 @@ class CrossValidation:
 
     def _path(self, fold: int, exponents: list[float]) -> list[np.ndarray]:
         """Fit one fold from the strongest on, each from the nearest that is there; score its images."""
-        fitted = self.fitted[fold]
+        fitted, left = self.fitted[fold], self.folds != fold
+        # Made anew each time: a copy of the features for every fold would be kept otherwise.
+        problem = Problem(self.features[left], self.labels[left], self.num_labels, self.with_bias)
         for exponent in sorted(exponents, reverse=True):
             near = min(fitted, key=lambda each: abs(each - exponent), default=None)
             start = None if near is None else fitted[near]
-            fitted[exponent] = self.problems[fold].fit(10**exponent, start)
+            fitted[exponent] = problem.fit(10**exponent, start, ROUGH)
         held_out = self.features[self._held_out(fold)]
         return [fitted[exponent].scores(held_out) for exponent in exponents]
 

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.toys import tiny_settings
 from training.common.errors import UserError
 from training.probe.arguments import LEARNING_RATES, SOLVERS, ProbeArguments
-from training.probe.solver import LOGISTIC, MOST_IMAGES, SGD, choose_solver
+from training.probe.solver import LOGISTIC, SGD, choose_solver, most_images
 
 SMOOTHED = {"label_smoothing_factor": 0.1}
 NOISY = {"loss": "generalized_cross_entropy"}
@@ -16,15 +16,20 @@ NOISY = {"loss": "generalized_cross_entropy"}
 def choose(tmp_path):
     def choose(images: int = 300, tune: str = "linear_probe", values=None, **probe: object):
         settings = tiny_settings(tmp_path, tune=tune, **(values or {}))
-        return choose_solver(ProbeArguments(**probe), settings, images)
+        return choose_solver(ProbeArguments(**probe), settings, images, 5_000)
 
     return choose
 
 
 def test_the_number_of_images_chooses(choose):
     assert (LOGISTIC, SGD) == SOLVERS
-    assert choose(MOST_IMAGES) == (LOGISTIC, "5,000 images are no more than 5,000")
-    assert choose(MOST_IMAGES + 1) == (SGD, "5,001 images are more than 5,000")
+    limit = "the 5,000 that this many labels and features allow"
+    assert choose(5000) == (LOGISTIC, f"5,000 images are no more than {limit}")
+    assert choose(5001) == (SGD, f"5,001 images are more than {limit}")
+
+
+def test_many_labels_and_features_leave_room_for_fewer_images():
+    assert most_images(10, 384) == 52_083 and most_images(101, 768) == 2_578
 
 
 @pytest.mark.parametrize("images", [3, 10**6])

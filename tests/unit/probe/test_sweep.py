@@ -29,7 +29,7 @@ def test_every_image_is_scored_by_a_head_that_has_not_seen_it(toy):
         for fold in range(folds.max() + 1):
             head = Problem(features[folds != fold], labels[folds != fold], 3).fit(10**exponent)
             expected = head.scores(features[folds == fold])
-            np.testing.assert_allclose(found[exponent][folds[rows] == fold], expected, atol=1e-4)
+            np.testing.assert_allclose(found[exponent][folds[rows] == fold], expected, atol=1e-3)
 
 
 def test_a_held_out_image_has_no_part_in_its_own_score(toy):
@@ -69,12 +69,16 @@ def test_the_grid_becomes_finer_around_the_best(caplog):
     assert found.scores[found.strength] == expected
 
 
-@pytest.mark.parametrize(("best", "further"), [(-6.0, [-5, -6, -7]), (3.0, [2, 3, 4])])
+@pytest.mark.parametrize(("best", "further"), [(-6.0, [-4, -5, -6, -7]), (3.0, [2, 3, 4])])
 def test_a_best_strength_at_the_edge_widens_the_grid(best, further, caplog):
     known = Known(best)
     found = choose_strength(known, "nll")
-    assert known.asked[6:9] == further and found.strength == 10**best and not found.at_end
-    assert len(caplog.messages) == 3 - (best == 3.0) + (best == 3.0)
+    assert (
+        known.asked[5 : 5 + len(further)] == further
+        and found.strength == 10**best
+        and not found.at_end
+    )
+    assert len(caplog.messages) == len(further)
     assert "is at the edge of the grid: the grid is widened to" in caplog.messages[0]
 
 

@@ -26,6 +26,7 @@ from training.engine.wiring import build_trainer
 from training.model.arguments import ModelArguments
 from training.run import record
 from training.run.record import (
+    batch_line,
     code_sha256,
     command_line,
     describe_data,
@@ -307,3 +308,12 @@ def test_compilation_asked_for_by_the_launcher_is_recorded(trainer_for, monkeypa
     assert describe_step(trainer_for())["compile"] is None
     trainer = trainer_for(torch_compile=True)
     assert describe_step(trainer)["compile"] == {"backend": "inductor", "mode": "default"}
+
+
+def test_a_batch_in_words_and_none_at_all():
+    facts = {
+        "total_train_batch_size": 64, "per_device_train_batch_size": 32, "world_size": 2,
+        "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 128,
+    }  # fmt: skip
+    assert batch_line(facts) == "batch 64 = 32 x 2 processes x 1 accumulated, scored by 128"
+    assert batch_line({**facts, "total_train_batch_size": None}) == "all of them in every step"

@@ -3,7 +3,7 @@
 
 import pytest
 
-from model_card.facts import FactError, MissingFactError
+from model_card.facts import STEPWISE, FactError, MissingFactError
 from model_card.front_matter import validate_card
 from model_card.render import render_card
 from tests.unit.card_files import facts_of, files
@@ -129,4 +129,34 @@ def test_the_card_says_which_weights_were_trained():
     assert "1,234.5 images per second" in text
     both["run"]["training"]["probe"] = None
     with pytest.raises(MissingFactError, match="run.json has no training.probe: "):
+        facts_of(both)
+
+
+def test_the_card_of_a_logistic_regression_has_no_batches_and_rates():
+    both = files()
+    probe = {
+        "solver": "logistic_regression", "strength": 0.1, "strengths": [{"strength": 0.1}] * 9,
+        "folds": 5, "num_images": 300, "num_scored": 299, "fitted_on": "train and selection",
+    }  # fmt: skip
+    both["run"]["training"] |= {"tune": "linear_probe", "probe": probe, "augmentation": {}}
+    both["run"]["training"] |= dict.fromkeys(
+        key.removeprefix("training.") for key in STEPWISE.values()
+    )
+    both["run"]["training"]["images_per_second"] = None
+    both["run"]["selection"] |= {"metric": "nll", "n": 299}
+    both["run"]["selection"]["cross_validation"] = {"folds": 5, "images": 300}
+    text = render_card(facts_of(both))
+    validate_card(text)
+    for words in (
+        "logistic regression, L2 strength 0.1 of 9, chosen by 5-fold cross-validation over the 300 images of "
+        "train and selection that it was then fitted on |",
+        "- The strength was chosen by negative log-likelihood in 5-fold cross-validation over all 300",
+        "on 299 images,",
+        "| Optimiser | L-BFGS in float64 to the optimum, ",
+        "| Speed | features were computed once |",
+    ):
+        assert words in text
+    assert "| Learning rate |" not in text and "| Length |" not in text
+    both["run"]["training"]["tune"] = "probe_then_full"
+    with pytest.raises(MissingFactError, match="run.json has no training.total_train_batch_size: "):
         facts_of(both)
