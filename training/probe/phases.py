@@ -62,11 +62,11 @@ def build_probe(
     shared = eval_cache_gb, args.dataloader_num_workers
     if solver == LOGISTIC:
         trainer = LogisticTrainer(network, splits, changed, why, alone, *shared)
-        _say(f"probe by logistic regression, for {why}; {NOT_ACTING} do not act in it")
+        _say(f"probe by logistic regression, since {why}; {NOT_ACTING} do not act in it")
     else:
         check_trained(splits, args)
         trainer = ProbeTrainer(network, splits, changed, probe, why, *shared)
-        _say(f"probe by SGD heads, for {why}")
+        _say(f"probe by SGD heads, since {why}")
         warn_of_few_steps(trainer, "num_train_epochs" if alone else "probe_epochs")
     return trainer
 

@@ -9,8 +9,8 @@ from training.probe.arguments import LEARNING_RATES, ProbeArguments
 LOGISTIC, SGD = "logistic_regression", "sgd"
 
 # Images x labels x features that logistic regression is chosen for. The whole choice of the strength took
-# one core 5, 15 and 44 seconds for 300, 1,000 and 3,000 photographs, 10 labels and 384 features (1.2e7), so
-# this is about 6 minutes on two cores.
+# one core 5, 15 and 44 seconds for 300, 1,000 and 3,000 photographs with 10 labels and 384 features (1.2e7),
+# and 202 with 101 made-up labels (1.2e8): so this is about 6 minutes of one core, 3 of two.
 MOST = 2e8
 
 
@@ -42,7 +42,8 @@ def choose_solver(
             "one of the two out"
         )
     if asked is not None:
-        return asked, f"probe_solver is {asked}"
+        slow = asked == LOGISTIC and num_images > most
+        return asked, f"probe_solver is {asked}" + slow * f" (slow above {most:,} images)"
     if other:
         return SGD, f"{other} is no loss of logistic regression"
     if probe.probe_learning_rates != LEARNING_RATES:

@@ -123,7 +123,9 @@ def test_what_is_chosen_is_said(fit, caplog):
     caplog.set_level(logging.INFO)
     _, result = fit()
     said = "\n".join(caplog.messages)
-    assert "probe by logistic regression, for 24 images are no more than the 2,083,333 that" in said
+    assert (
+        "probe by logistic regression, since 24 images are no more than the 2,083,333 that" in said
+    )
     assert said.count(", chosen") == 1 and said.count("out-of-fold top-1") == len(
         result["strengths"]
     )
