@@ -292,7 +292,7 @@ class CardFacts:
         sections = {
             block.key: checks.read_value(files, f"evaluation.{block.key}", block.check)
             for block in BLOCKS
-            if block.required or block.key in evaluation
+            if block.required or evaluation.get(block.key) is not None
         }
         facts = cls(**values, sections=sections)
         _check_together(facts)

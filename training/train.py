@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     from training.run.console import report, way_on_of
     from training.run.folder import Run
     from training.run.methods import build_trainer_of, run_first_phase
+    from training.run.trust import trust
 
     recipe = parse_recipe(sys.argv[1:] if argv is None else argv)
     run = Run.open(recipe)
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> None:
         with run.stage("train"):
             trainer.train(resume_from_checkpoint=run.checkpoint)
         run.save_model(trainer)
+        with run.stage("trust"):
+            trust(run, splits)
         with run.stage("evaluate"):
             run.evaluate(splits)
         run.finish(trainer)

@@ -8,6 +8,7 @@ half, which measures what the block shows.
 from typing import Any, Protocol
 
 from model_card.sections.classes import ByDish, MostConfused
+from model_card.sections.trust import Abstention, Calibration, Sets
 
 
 class Block(Protocol):
@@ -15,7 +16,7 @@ class Block(Protocol):
 
     key: str  # in evaluation.json
     title: str
-    required: bool  # no card without it; else the block is left out where the key is absent
+    required: bool  # no card without it; else it is left out where the key is absent or null
 
     def check(self, value: Any) -> Any:
         """Return the JSON value in the type that `markdown` takes.
@@ -30,4 +31,4 @@ class Block(Protocol):
         ...
 
 
-BLOCKS: tuple[Block, ...] = (ByDish(), MostConfused())
+BLOCKS: tuple[Block, ...] = (ByDish(), MostConfused(), Calibration(), Abstention(), Sets())

@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probe.arguments",
         "engine.arguments",
         "engine.training_arguments",
+        "evaluation.arguments",
         "input.arguments",
         "data.arguments",
         "model.arguments",

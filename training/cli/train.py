@@ -72,6 +72,7 @@ def _classes() -> dict[str, tuple[Any, ...]]:
         RangedKeys,
         TrainerKeys,
     )
+    from training.evaluation.arguments import TrustArguments
     from training.input.arguments import Augmentation
     from training.model.arguments import ModelArguments
     from training.probe.arguments import ProbeArguments
@@ -87,6 +88,7 @@ def _classes() -> dict[str, tuple[Any, ...]]:
             RangedKeys,
         ),
         "engine, probe: which weights are trained": (MethodArguments, ProbeArguments),
+        "evaluation: how sure the model may say that it is": (TrustArguments,),
     }
 
 

@@ -18,6 +18,7 @@ from training.engine.arguments import (
     RangedKeys,
     TrainerKeys,
 )
+from training.evaluation.arguments import TrustArguments
 from training.input.arguments import Augmentation
 from training.model.arguments import ModelArguments
 from training.probe.arguments import ProbeArguments
@@ -30,6 +31,7 @@ _CLASSES = (
     LossArguments,
     MethodArguments,
     ProbeArguments,
+    TrustArguments,
     ExtensionArguments,
     TrainerKeys,
 )

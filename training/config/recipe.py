@@ -31,6 +31,7 @@ from training.engine.arguments import (
     TrainerKeys,
 )
 from training.engine.training_arguments import FineTuningArguments, Settings
+from training.evaluation.arguments import TrustArguments
 from training.input.arguments import Augmentation
 from training.model.arguments import ModelArguments
 from training.probe.arguments import ProbeArguments
@@ -48,6 +49,7 @@ class Recipe(NamedTuple):
     loss: LossArguments
     method: MethodArguments
     probe: ProbeArguments
+    trust: TrustArguments
     extensions: ExtensionArguments
     training: FineTuningArguments
     # Key -> value, as run.json keeps it: every key of this project, and those of TrainingArguments

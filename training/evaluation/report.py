@@ -27,12 +27,19 @@ from training.evaluation.intervals import wilson_interval
 from training.evaluation.metrics import reported_metrics
 from training.evaluation.scoring import score
 from training.evaluation.section import Scored, Section
+from training.evaluation.trust_sections import Abstention, Calibration, Sets
 from training.input.eval_images import decoder_name, evaluation_images
 from training.model.network import Network, label_names_of, load_network
 from training.model.weights import weights_sha256
 
 # The parts of evaluation.json beside the metrics, in their order there.
-SECTIONS: tuple[Section, ...] = (PerClass(), MostConfused())
+SECTIONS: tuple[Section, ...] = (
+    PerClass(),
+    MostConfused(),
+    Calibration(),
+    Abstention(),
+    Sets(),
+)
 
 
 def evaluate_model(
@@ -67,7 +74,6 @@ def evaluate_model(
         logits=logits,
         labels=np.asarray(split.dataset["label"][:]),
         label_names=label_names_of(network.model.config),
-        selection=None,
         network=network,
     )
     report = {

@@ -21,9 +21,8 @@ class Scored:
     logits: np.ndarray  # float32 (num_images, num_classes), test split, in its order
     labels: np.ndarray  # class ids, (num_images,)
     label_names: list[str]  # in the order of the class ids
-    # Logits and labels of the selection slice, the only place to fit on; None: it was not scored.
-    selection: tuple[np.ndarray, np.ndarray] | None
-    network: Network | None  # for sections that score again; None: only the logits are known
+    # Whose answers they are, with its config's block; None: only the logits are known.
+    network: Network | None
 
 
 class Section(Protocol):

@@ -19,6 +19,10 @@ from training.common.errors import UserError
 KEYS = {
     "names": "language -> label -> name; a label that a language lacks is shown as it reads",
     "names_from": "language -> where its names come from, see `training.model.names`",
+    "temperature": "what the scores were divided by, in the head's weights; absent: by nothing",
+    "held_out": "n images and source of the scores that temperature, thresholds and sets come from",
+    "thresholds": "accuracy of what is answered -> the least probability of an answer; null: none keeps it",
+    "sets": "how often a set holds the right label -> the least probability of a label in it",
 }
 
 

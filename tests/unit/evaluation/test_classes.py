@@ -10,7 +10,7 @@ from training.evaluation.section import Scored
 
 def scored(labels: list[int], predicted: list[int], names: list[str]) -> Scored:
     logits = np.eye(len(names), dtype=np.float32)[predicted]
-    return Scored(logits, np.array(labels), names, selection=None, network=None)
+    return Scored(logits, np.array(labels), names, network=None)
 
 
 def test_scores_of_each_class():

@@ -51,7 +51,7 @@ def test_proportions_have_an_interval_and_other_shares_do_not():
 def test_top_5_is_reported_where_it_can_be_wrong(num_labels):
     logits = np.eye(num_labels, dtype=np.float32)
     names = [f"label {i}" for i in range(num_labels)]
-    found = measure(Scored(logits, np.arange(num_labels), names, None, None), ())["metrics"]
+    found = measure(Scored(logits, np.arange(num_labels), names, None), ())["metrics"]
     assert ("top5" in found) == (num_labels == 6)
     assert [key for key in found if key != "top5"] == ["top1", "macro_f1", "nll", "ece"]
 
@@ -59,7 +59,7 @@ def test_top_5_is_reported_where_it_can_be_wrong(num_labels):
 def test_logits_that_are_not_finite_make_no_report():
     logits = np.array([[np.nan, 0.0]], dtype=np.float32)
     with pytest.raises(ValueError, match="1 images have logits that are not finite"):
-        measure(Scored(logits, np.array([0]), ["a", "b"], None, None), SECTIONS)
+        measure(Scored(logits, np.array([0]), ["a", "b"], None), SECTIONS)
 
 
 def test_the_data_are_told():
