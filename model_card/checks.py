@@ -168,10 +168,7 @@ def fields(**columns: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError("an object of names and values")
-        for name in columns:
-            if name not in value:
-                raise MissingFactError(f".{name}")
-        return {name: check_value(value[name]) for name, check_value in columns.items()}
+        return _check_row("an object", "", value, columns)
 
     return check
 
@@ -210,6 +207,8 @@ def _check_row(
             raise MissingFactError(f"{place}.{column}")
         try:
             checked[column] = check_cell(row[column])
+        except MissingFactError as gap:
+            raise MissingFactError(f"{place}.{column}{gap}") from None
         except ValueError as problem:
             raise ValueError(f"{whole} with {problem} in {place}.{column}") from None
     return checked

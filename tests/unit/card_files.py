@@ -55,6 +55,15 @@ METRICS = {
     "ece": {"name": "Expected calibration error", "value": 0.0231, "interval": None,
             "unit": "share", "hub_type": "ece", "less_is_better": True},
 }  # fmt: skip
+HELD_OUT = {"n": 3787, "source": "selection"}
+
+
+def measures(nll, ece):
+    """nll, brier and ece as a part of an evaluation has them."""
+    values = {"nll": nll, "brier": 0.15, "ece": ece}
+    return {key: {"value": v, "interval": [v * 0.9, v * 1.1]} for key, v in values.items()}
+
+
 EVALUATION = {
     "format": 2, "dataset": "ethz/food101", "source": "hub", "dataset_revision": COMMIT,
     "dataset_fingerprint": DIGEST, "split": "validation", "cut": None, "n": 25250,
@@ -66,6 +75,24 @@ EVALUATION = {
         {"label": "cheese_plate", "n": 0, "recall": None, "precision": 0.0, "f1": 0.0},
     ],
     "most_confused": [{"label": "cheesecake", "predicted": "cheese_plate", "n": 12}],
+    "calibration": {
+        "temperature": 1.25, "held_out": dict(HELD_OUT), "bins": 15, "before": measures(0.45, 0.04),
+        "after": measures(0.41234, 0.0231), "ece_if_perfect": 0.006,
+    },
+    "abstention": {
+        "held_out": dict(HELD_OUT), "confidence": 0.95, "aurc": 0.02, "risk_coverage": [[1.0, 0.1]],
+        "targets": [
+            {"target": 0.95, "threshold": 0.6, "n": 22000, "answered": 0.8713, "accuracy": 0.955,
+             "interval": [0.9522, 0.9577]},
+        ],
+    },
+    "sets": {
+        "held_out": dict(HELD_OUT),
+        "sets": [
+            {"promised": 0.9, "coverage": 0.902, "mean_size": 1.1, "empty": 0.001,
+             "worst_label_coverage": 0.8},
+        ],
+    },
     "seed": 0, "precision": "float32",
     "preprocessing": {
         "height": 224, "width": 224, "resample": "bilinear", "image_mean": [0.5, 0.5, 0.5],

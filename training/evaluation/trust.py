@@ -13,13 +13,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from training.data.splits import Split
 from training.evaluation.abstention import TARGETS, choose_threshold, set_quantiles
 from training.evaluation.calibration import MIN_IMAGES, fit_temperature
 from training.evaluation.classification import log_softmax
-from training.evaluation.held_out import HeldOut
+from training.evaluation.held_out import SELECTION, HeldOut
+from training.evaluation.scoring import score
+from training.input.eval_images import evaluation_images
 from training.model.config_block import merge_block
 from training.model.head import divide_scores
 from training.model.network import Network
+
+
+def score_held_out(
+    network: Network, split: Split, batch_size: int, num_workers: int, cache_gb: float
+) -> HeldOut:
+    """Score a split that nothing was learned from, as the test split will be; all processes call this."""
+    images = evaluation_images(split, network.preprocessing, cache_gb)
+    logits = score(network, images, batch_size, num_workers)
+    labels = np.asarray(split.dataset["label"][:])
+    return HeldOut(logits, labels, np.asarray(split.content), SELECTION)
 
 
 def settle(held_out: HeldOut, calibrate: bool) -> dict[str, Any]:

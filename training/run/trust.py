@@ -14,9 +14,7 @@ from training.evaluation import held_out
 from training.evaluation.abstention import TARGET, images_needed
 from training.evaluation.calibration import MIN_IMAGES
 from training.evaluation.held_out import HeldOut
-from training.evaluation.scoring import score
-from training.evaluation.trust import settle, write_trust
-from training.input.eval_images import evaluation_images
+from training.evaluation.trust import score_held_out, settle, write_trust
 from training.model.network import Network, load_network
 from training.run.folder import Run
 
@@ -50,11 +48,14 @@ def _held_out(run: Run, splits: Splits, network: Network) -> HeldOut:
         content = np.asarray([*splits.originals.content, *splits.selection.content])
         rows = saved["row"]
         return HeldOut(saved["logits"], saved["labels"], content[rows], held_out.OUT_OF_FOLD)
-    args, split = run.recipe.training, splits.selection
-    images = evaluation_images(split, network.preprocessing, run.recipe.data.eval_cache_gb)
-    logits = score(network, images, args.per_device_eval_batch_size, args.dataloader_num_workers)
-    labels = np.asarray(split.dataset["label"][:])
-    return HeldOut(logits, labels, np.asarray(split.content), held_out.SELECTION)
+    args = run.recipe.training
+    return score_held_out(
+        network,
+        splits.selection,
+        args.per_device_eval_batch_size,
+        args.dataloader_num_workers,
+        run.recipe.data.eval_cache_gb,
+    )
 
 
 def _said(values: dict, num_equal: int, wanted: bool) -> str:

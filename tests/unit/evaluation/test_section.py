@@ -16,7 +16,7 @@ class Confidence:
 
 
 def test_one_more_section_is_one_more_key():
-    scored = Scored(np.eye(2, dtype=np.float32), np.arange(2), ["a", "b"], None, None)
+    scored = Scored(np.eye(2, dtype=np.float32), np.arange(2), ["a", "b"], None)
     before, after = measure(scored, SECTIONS), measure(scored, [*SECTIONS, Confidence()])
     assert after == {**before, "confidence": {"largest": 1.0, "images": 2}}
     assert list(after)[-1] == "confidence"

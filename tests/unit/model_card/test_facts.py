@@ -13,6 +13,7 @@ UNUSED = {
     ("run", "recipe", "learning_rate"), ("evaluation", "dataset"), ("evaluation", "seconds"),
     ("evaluation", "images_per_second"), ("run", "training", "augmentation", "crop_scale"),
     ("run", "training", "augmentation", "horizontal_flip"), ("evaluation", "cut"),
+    ("evaluation", "abstention", "risk_coverage"),
 }  # fmt: skip
 
 

@@ -33,15 +33,34 @@ def test_the_blocks_are_shown_in_their_order():
     assert places == sorted(places) and [block.key for block in BLOCKS] == [
         "per_class",
         "most_confused",
+        "calibration",
+        "abstention",
+        "sets",
     ]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.key)
+REQUIRED = [block for block in BLOCKS if block.required]
+
+
+@pytest.mark.parametrize("block", REQUIRED, ids=lambda block: block.key)
 def test_a_required_key_is_asked_for(block):
     both = files()
     del both["evaluation"][block.key]
     with pytest.raises(MissingFactError, match=f"evaluation.json has no {block.key}: run"):
         facts_of(both)
+
+
+@pytest.mark.parametrize("absent", ["no key", None])
+def test_what_is_not_required_may_be_lacking(absent):
+    both = files()
+    optional = [block for block in BLOCKS if not block.required]
+    for block in optional:
+        del both["evaluation"][block.key]
+        if absent is None:
+            both["evaluation"][block.key] = None
+    text = render_card(facts_of(both))
+    validate_card(text)
+    assert optional and not any(f"### {block.title}\n" in text for block in optional)
 
 
 def test_another_block_is_shown_where_its_key_is(darkness):
