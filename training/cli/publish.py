@@ -61,7 +61,7 @@ def release(args: argparse.Namespace) -> None:
 
     run = existing_folder(args.run, "a finished run")
     check_writable(args.output, folder=True)
-    from training.hub.contents import MANIFEST
+    from training.hub.contents import MANIFEST, block_of
     from training.hub.release import release_run
 
     release_run(
@@ -69,6 +69,11 @@ def release(args: argparse.Namespace) -> None:
     )
     ways = "the stock and the food pipeline" + (", and by its handler" if args.handler else "")
     print(f"{args.output}: loaded back with {ways}; sums in {MANIFEST}")
+    if "held_out" not in block_of(local_path(args.output)):
+        print(
+            "uncalibrated: its scores need not mean what they say, and it cannot say that it is not sure: "
+            "train again with this version"
+        )
 
 
 def _add_release(verbs: Any) -> None:

@@ -100,6 +100,7 @@ def test_the_card(food101, tiny_run, tmp_path):
 def test_release(food101, tiny_run, tmp_path):
     code, out, _ = food101("release", tiny_run, "--output", tmp_path / "out")
     assert code == 0 and "loaded back with the stock and the food pipeline" in out
+    assert "uncalibrated" not in out
     for path in (tiny_run / "release").iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 

@@ -218,6 +218,7 @@ def test_the_folder_of_a_run(tiny_run):
         "predictions.csv",
         "release",
         "run.json",
+        "selection.npz",
     }
     assert {path.name for path in (tiny_run / "model").iterdir()} == {
         "config.json",

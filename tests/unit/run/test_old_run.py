@@ -78,8 +78,9 @@ def test_the_card_is_rendered(name, capsys):
     assert "Top-5 accuracy" in card  # it shows what the file has
 
 
-def test_it_is_released(tmp_path):
+def test_it_is_released(tmp_path, capsys):
     assert main(["release", RUN, "--output", str(tmp_path / "out")]) == 0
+    assert "uncalibrated: " in capsys.readouterr().out
     before = read(f"{RELEASE}/release.json").keys()  # with the code in one file
     assert check_release(tmp_path / "out").keys() == {*before, "food_images.py"}
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
