@@ -28,6 +28,9 @@ RECIPES = (
     (0, "linear_probe"),
 )
 
+# Held-out images that `training.evaluation` needs: for a temperature, and for "not sure" at 95 %.
+TO_CALIBRATE, TO_BE_SURE = 100, 59
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -215,6 +218,17 @@ def _advice(splits: Splits) -> list[str]:
         lines.append(
             f"           {chosen:,} images choose the checkpoint: below 100 one image more or less decides"
         )
+    lacking = [
+        f"{what} (from {needed})"
+        for what, needed in (("calibrated scores", TO_CALIBRATE), ('"not sure"', TO_BE_SURE))
+        if chosen < needed
+    ]
+    if lacking:
+        but = ""
+        if chosen + len(splits.originals) >= TO_CALIBRATE:
+            # What it learned from is scored out of fold.
+            but = ", but for a linear probe, which counts the training images too"
+        lines.append(f"           too few for {' and '.join(lacking)}{but}")
     return lines
 
 

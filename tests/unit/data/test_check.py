@@ -14,6 +14,8 @@ from training.cli import main as cli
 from training.data import check as check_module
 from training.data.arguments import DataArguments
 from training.data.check import check, recipe_for, render
+from training.evaluation.abstention import TARGET, images_needed
+from training.evaluation.calibration import MIN_IMAGES
 
 
 @pytest.fixture
@@ -108,3 +110,20 @@ def test_what_pi_heif_decodes_is_counted_as_heic(monkeypatch):
     assert found == ("JPEG", "RGB", 36)
     monkeypatch.setattr(check_module, "decode_image", lambda _: np.zeros((30, 40, 3), np.uint8))
     assert check_module._header(b"\0\0\0\x18ftypheic") == ("HEIC", "RGB", 30)
+
+
+def test_what_too_few_selection_images_cannot_give(tmp_path):
+    words = {}
+    for number in (2, 30, 50):
+        root = write_image_folder(tmp_path / str(number), train=number, validation=1)
+        args = DataArguments(dataset=str(root), selection_fraction=0.5)
+        words[number] = render(check(args, str(root)))
+    assert 'too few for calibrated scores (from 100) and "not sure" (from 59)\n' in words[2]
+    assert 'too few for calibrated scores (from 100) and "not sure" (from 59)\n' in words[30]
+    assert "too few for calibrated scores (from 100), but for a linear probe" in words[50]
+
+
+def test_the_numbers_that_are_needed_are_those_of_the_evaluation():
+    assert check_module.TO_CALIBRATE == MIN_IMAGES and check_module.TO_BE_SURE == images_needed(
+        TARGET
+    )
