@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison on a pretrained ViT: which photographs, which choice, what its table says."""
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.unit.toys import tiny_network, write_image_folder
+from training.config.recipe import known_keys
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+
+
+@pytest.fixture
+def finetune(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("finetune")
+
+
+@pytest.fixture(scope="module")
+def dishes(tmp_path_factory) -> Path:
+    return write_image_folder(tmp_path_factory.mktemp("finetune") / "dishes", 40, 4)
+
+
+def test_smaller_subsets_lie_in_larger_ones_and_none_is_used_twice(finetune, dishes, tmp_path):
+    def names(photographs: int, split: str, seed: int = 0) -> set[Path]:
+        folder = finetune.make_subset(dishes, photographs, seed, tmp_path)
+        return {path.resolve() for path in (folder / split).glob("*/*")}
+
+    for split in ("train", "val"):
+        assert names(10, split) < names(20, split)
+    assert (len(names(10, "train")), len(names(10, "val"))) == (24, 6)
+    assert names(10, "test") == names(20, "test") and len(names(10, "test")) == 60
+    parts = [names(20, split) for split in ("train", "val", "test")]
+    assert sum(map(len, parts)) == len(set().union(*parts))
+    assert names(10, "train", seed=1) != names(10, "train")
+    with pytest.raises(finetune.UsageError, match="41 are needed"):
+        finetune.make_subset(dishes, 21, 0, tmp_path)
+
+
+def test_what_trains_the_backbone_sees_the_same_number_of_images(finetune):
+    for method, (keys, rates) in finetune.methods().items():
+        assert set(keys) <= known_keys() and not set(keys) & set(finetune.SHARED)
+        assert (method == "probe") == (rates == ())
+        for job in finetune.search_jobs(method):
+            assert job.values["max_steps"] * job.values["total_train_batch_size"] == 7520
+            assert job.values["learning_rate"] == job.rate
+    example, _ = finetune.methods()["example"]
+    assert not {"layer_decay", "drop_path", "auto_augment", "tune", "mixup"} & set(example)
+
+
+def row(finetune, method="example", seed=0, rate=1e-4, photographs=30, **more) -> dict:
+    job = finetune.Job(method, photographs, seed, rate)
+    found = {
+        "method": method, "photographs": photographs, "seed": seed, "learning_rate": rate,
+        "values": job.values, "selection": {"top1": 0.5, "best_step": 94}, "seconds": 600.0,
+        "scorings": [{"step": 94, "top1": 0.5, "loss": 1.5}], "images_seen": 7520, "test": None,
+    }  # fmt: skip
+    return found | more
+
+
+def test_the_choice_is_by_selection_and_then_by_its_loss(finetune, tmp_path):
+    runner = finetune.Runner(Path("m"), Path("d"), tmp_path, tmp_path / "rows.json", 1)
+    for rate, top1, loss in ((2e-5, 0.4, 1.0), (5e-5, 0.5, 1.6), (1e-4, 0.5, 1.4)):
+        finetune.record(
+            row(finetune, rate=rate, selection={"top1": top1, "best_step": 94},
+                scorings=[{"step": 94, "top1": top1, "loss": loss}]), runner.results,
+        )  # fmt: skip
+        assert runner.choose_rate("example") is None  # one is missing
+    finetune.record(
+        row(finetune, rate=3e-4, selection={"top1": 0.1, "best_step": 94}), runner.results
+    )
+    assert runner.choose_rate("example") == 1e-4
+    choice = json.loads(runner.results.read_text())["choices"]["example"]
+    assert choice["learning_rate"] == 1e-4 and choice["selection_top1"]["5e-05"] == 0.5
+
+
+def test_the_table_pairs_each_run_with_the_probe_of_its_seed(finetune, tmp_path):
+    def test(right: str, fingerprint: str = "x") -> dict:
+        return {"top1": right.count("1") / len(right), "right": right, "fingerprint": fingerprint}
+
+    rows = [
+        row(finetune, "probe", 0, None, test=test("1" * 40 + "0" * 60), images_seen=0),
+        row(finetune, "probe", 1, None, test=test("1" * 50 + "0" * 50), images_seen=0),
+        row(finetune, "example", 0, test=test("1" * 30 + "0" * 70)),
+        row(finetune, "example", 1, test=None),
+    ]
+    table = importlib.import_module("finetune_table")
+    results = tmp_path / "rows.json"
+    results.write_text(json.dumps({"runs": rows, "choices": {}}))
+    text = table.page_part(results)
+    assert "| 30 | (b) linear probe |  | 2 | 45.0% | 40.0% to 50.0% |  | each once | 10.0 |" in text
+    assert re.search(r"\| 30 \| \(a\) .* \| 0.0001 \| 1 \| 30.0% .* \| -10.0 \(-\d", text)
+    rows[0]["test"] = test("1", "other")
+    with pytest.raises(finetune.UsageError, match="scored on different images"):
+        table.table([each for each in rows if each["test"]])
+
+
+def test_recorded_runs_name_no_machine(finetune):
+    if finetune.RESULTS.is_file():
+        assert not re.search(r'"(/|[A-Z]:\\)', finetune.RESULTS.read_text())
+
+
+@pytest.mark.slow
+def test_runs_are_recorded_and_their_test_images_scored_after_the_choice(
+    finetune, dishes, tmp_path, monkeypatch, capsys
+):
+    network = tiny_network()
+    network.model.save_pretrained(tmp_path / "vit")
+    network.processor.save_pretrained(tmp_path / "vit")
+    small = {"image_size": 32, "max_steps": 2, "eval_steps": 1, "save_steps": 1, "use_cpu": True}
+    monkeypatch.setattr(finetune, "SHARED", {**finetune.SHARED, **small})
+    monkeypatch.setattr(finetune, "SOME", 10)
+    monkeypatch.setattr(finetune, "FEW", 5)
+    monkeypatch.setattr(finetune, "MANY", 20)
+    rates = {**finetune.methods(), "example": ({}, (1e-4, 1e-3))}
+    monkeypatch.setattr(finetune, "methods", lambda: rates)
+    monkeypatch.setattr(
+        finetune, "probe_jobs", lambda: [finetune.Job("probe", finetune.SOME, 0, None)]
+    )
+    monkeypatch.setattr(
+        finetune, "further_jobs", lambda method, rate: [finetune.Job(method, 10, 0, rate)]
+    )
+    words = ["--model", str(tmp_path / "vit"), "--dataset", str(dishes), "--threads", "1"]
+    words += ["--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "rows.json")]
+    words += ["--methods", "probe", "example"]
+    assert finetune.main(words) == 0
+    content = json.loads((tmp_path / "rows.json").read_text())
+    scored = [each for each in content["runs"] if each["test"]]
+    assert [each["method"] for each in scored] == ["probe", "example"]
+    assert scored[1]["learning_rate"] == content["choices"]["example"]["learning_rate"]
+    assert {each["test"]["n"] for each in scored} == {12}
+    assert abs(scored[0]["test"]["witness"]["top1"] - scored[0]["test"]["top1"]) < 0.2
+    assert str(tmp_path) not in (tmp_path / "rows.json").read_text()
+    capsys.readouterr()
+    assert finetune.main(words) == 0
+    assert "started" not in capsys.readouterr().out
