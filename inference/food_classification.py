@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Food classification pipeline, uploaded beside the weights with `food_images`, which it imports.
+"""Food classification pipeline, uploaded beside the weights with what it imports, `food_images` and
+`food_answers`.
 
     from transformers import pipeline
     classify = pipeline(model="user/repo", revision="v1.0", trust_remote_code=True)
     classify("dinner.jpg", top_k=3)
     # [{"label": "apple_pie", "name": "Apple pie", "score": 0.97}, ...]
     classify("dinner.jpg", top_k=3, language="ko")  # "name": "애플파이"
+    classify("dinner.jpg", abstain=True)  # {"labels": [...], "answered": True, ...}
 
 What it adds to the stock image-classification pipeline: it owns image loading, as `food_images`
-describes it. Images stay uint8 until the model's device.
+describes it, and says how sure it is, as `food_answers` does. Images stay uint8 until the model's
+device.
 
 It imports the standard library, numpy, torch and transformers only.
 """
@@ -30,8 +33,10 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import ImageClassificationPipeline
 
 try:  # as code of a repository, and in this project
+    from .food_answers import AnswerOptions, answer, options_of, probabilities, unreadable
     from .food_images import MAX_IMAGE_PIXELS, InvalidImageError, Preprocessing, decode_image
 except ImportError:  # beside a program that has this folder on its path, as an endpoint's handler
+    from food_answers import AnswerOptions, answer, options_of, probabilities, unreadable
     from food_images import MAX_IMAGE_PIXELS, InvalidImageError, Preprocessing, decode_image
 
 # Versions of transformers that gave the same answers: see docs/versions.md of the project.
@@ -62,6 +67,9 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
             [{"error": "one line"}], and the others as ever.
         language: of `name`, one of those that the model has names in; default: "en" where it has
             them, else the label in readable form, which also stands for a name that is lacking.
+        abstain: True, or an accuracy whose threshold is stored in the model: `answered` says whether
+            the model is sure enough to be right that often; True is 0.95. False: not asked.
+        coverage: 0.5 to 0.99: `set` holds the right label that often.
         timeout: without effect, since nothing is fetched; the stock pipeline has it.
     """
 
@@ -77,6 +85,8 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         on_error=None,
         timeout=None,
         language=None,
+        abstain=None,
+        coverage=None,
     ):
         for name, value in (("top_k", top_k), ("max_image_pixels", max_image_pixels)):
             whole = isinstance(value, int) and not isinstance(value, bool)
@@ -86,8 +96,11 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
             raise ValueError(f'on_error must be "raise" or "return", not {on_error!r}')
         names_in(self.model.config, language)  # refuses one that is not there
         _, forward, postprocess = super()._sanitize_parameters(top_k, function_to_apply)
-        if language is not None:
-            postprocess["language"] = language
+        own = {"language": language, "abstain": abstain, "coverage": coverage}
+        postprocess |= {name: value for name, value in own.items() if value is not None}
+        # With what was given at construction, which a call's go over: refused before any image.
+        whole = {**getattr(self, "_postprocess_params", {}), **postprocess}
+        self._options(*(whole.get(name) for name in ("function_to_apply", "abstain", "coverage")))
         given = {"max_image_pixels": max_image_pixels, "on_error": on_error}
         preprocess = {name: value for name, value in given.items() if value is not None}
         return preprocess, forward, postprocess
@@ -102,8 +115,11 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
 
         Returns:
             For one image a list of at most `top_k` dictionaries, best first: `label` (as in
-            `config.id2label`), `name` (readable) and `score`; for a sequence or array, a list of
-            those; for a dataset, generator or other iterable, an iterator of those.
+            `config.id2label`), `name` (readable) and `score`; with `abstain` or `coverage` a
+            dictionary with that list as `labels`, and `answered`, `set` and `not_food`, None where
+            not asked for; one that cannot be scored has no labels, and `error` (`on_error`).
+            For a sequence or array, a list of those; for a dataset, generator or other iterable, an
+            iterator of those.
 
         Raises:
             InvalidImageError: an input cannot be scored (its path or position is named).
@@ -162,12 +178,38 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         return outputs
 
     def postprocess(
-        self, model_outputs, function_to_apply=None, top_k=5, language=None
-    ) -> list[dict[str, Any]]:
-        """Rank the labels of one image: {"label", "name", "score"}, best first."""
+        self,
+        model_outputs,
+        function_to_apply=None,
+        top_k=5,
+        language=None,
+        abstain=None,
+        coverage=None,
+    ) -> list[dict[str, Any]] | dict[str, Any]:
+        """Rank the labels of one image: {"label", "name", "score"}, best first; or see `answer`."""
+        options = self._options(function_to_apply, abstain, coverage)
         if error := model_outputs.get("error"):
-            return [{"error": error}]
-        ranked = super().postprocess(model_outputs, function_to_apply, top_k)
+            return [{"error": error}] if options is None else unreadable(error)
+        if options is None:
+            return self._named(
+                super().postprocess(model_outputs, function_to_apply, top_k), language
+            )
+        labels = self.model.config.id2label
+        ranked = super().postprocess(model_outputs, function_to_apply, len(labels))
+        chances = probabilities(model_outputs["logits"][0].float().numpy())
+        by_label = {labels[i]: chance for i, chance in enumerate(chances)}
+        return answer(self._named(ranked, language), by_label, options, top_k)
+
+    def _options(self, function: Any, abstain: Any, coverage: Any) -> AnswerOptions | None:
+        """Look up what an answer is asked beside labels; None: nothing."""
+        config = self.model.config
+        if function is None:  # as the stock pipeline decides
+            single = config.problem_type in (None, "single_label_classification")
+            function = "softmax" if single and config.num_labels > 1 else "sigmoid"
+        name = getattr(function, "value", function)
+        return options_of(own_block(config), abstain, coverage, name)
+
+    def _named(self, ranked: list[dict[str, Any]], language: str | None) -> list[dict[str, Any]]:
         names = names_in(self.model.config, language)
         return [
             {
@@ -189,7 +231,7 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         # Loading has put classes in the place of names, which are no JSON.
         self.model.config.custom_pipelines = json.loads(json.dumps(CUSTOM_PIPELINES))
         super().save_pretrained(save_directory, *args, **kwargs)
-        for name in ("food_classification.py", "food_images.py"):
+        for name in ("food_classification.py", "food_answers.py", "food_images.py"):
             code = Path(__file__).with_name(name).read_bytes()
             (Path(save_directory) / name).write_bytes(code)
 

@@ -24,13 +24,24 @@ HEADER = ("image", "rank", "label", "name", "score")
 
 
 class Lines:
-    """A line an image, "path: Name 97.1%, ..."; none for one that could not be labelled."""
+    """A line an image, "path: Name 97.1%, ..."; none for one that could not be labelled.
+
+    Where the model is not sure enough, "path: not sure" and its best guesses in a line beneath; where a
+    set was asked for, "one of: Name, Name" in another.
+    """
 
     def add(self, answer: Answer) -> None:
-        """Print the line."""
-        if answer.error is None:
-            said = ", ".join(f"{row['name']} {row['score']:.1%}" for row in answer.labels)
-            _write(f"{one_line(answer.image)}: {said}\n")
+        """Print the line, or lines."""
+        if answer.error is not None:
+            return
+        said = ", ".join(f"{row['name']} {row['score']:.1%}" for row in answer.labels)
+        decision = answer.decision or {}
+        if decision.get("answered") is False:
+            said = f"not sure\n  perhaps: {said}"
+        if (names := decision.get("set")) is not None:
+            listed = ", ".join(row["name"] for row in names)
+            said += f"\n  one of: {listed or '(no dish is likely enough)'}"
+        _write(f"{one_line(answer.image)}: {said}\n")
 
     def end(self) -> None:
         """Do nothing: all is printed."""
@@ -57,7 +68,10 @@ class Csv:
 
 
 class Json:
-    """One array with {"image": ..., "labels": [...]} an image, or {"image": ..., "error": ...}."""
+    """One array with {"image": ..., "labels": [...]} an image, or {"image": ..., "error": ...}.
+
+    Where a decision was asked for, "answered", "set" and "not_food" stand beside the labels.
+    """
 
     def __init__(self) -> None:
         self.found: list[dict[str, Any]] = []
@@ -65,7 +79,7 @@ class Json:
     def add(self, answer: Answer) -> None:
         """Keep the object until the end."""
         said = {"labels": answer.labels} if answer.error is None else {"error": answer.error}
-        self.found.append({"image": as_text(answer.image), **said})
+        self.found.append({"image": as_text(answer.image), **said, **(answer.decision or {})})
 
     def end(self) -> None:
         """Print the array."""

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from inference.apps.images import Asked
-from inference.food_classification import FoodClassificationPipeline, names_in
+from inference.food_classification import FoodClassificationPipeline
 from inference.food_images import InvalidImageError, decode_image
 from training.common.errors import UserError
 from training.common.machine import usable_cores
 from training.common.progress import Progress
-from training.model.network import load_network, model_folder
+from training.model.network import Network, load_network, model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ class Answer:
     image: str  # its path
     labels: list[dict[str, Any]]  # {"label", "name", "score"}, best first; [] with an error
     error: str | None = None  # one line: what is wrong and the cure
+    # "answered", "set" and "not_food" as the food pipeline gives them; None: nothing of it was asked.
+    decision: dict[str, Any] | None = None
 
 
 def predict_images(
@@ -41,6 +43,7 @@ def predict_images(
     batch_size: int,
     count: Callable[[], int | None] = lambda: None,
     language: str | None = None,
+    **options: Any,
 ) -> Iterator[Answer]:
     """Label image files with the food pipeline that is installed here, batch by batch.
 
@@ -55,23 +58,24 @@ def predict_images(
         batch_size: images at once.
         count: counts all the images, if it comes to telling the time that is left; None: unknown.
         language: of the names; None: English where the model has them, else its labels.
+        options: abstain and coverage, as the food pipeline takes them.
 
     Raises:
-        UserError: no such model; it is there but cannot be loaded, or has no names in this language,
-            where the first file is to be read.
+        UserError: no such model; it is there but cannot be loaded, has no names in this language or
+            cannot keep what the options ask for, where the first file is to be read.
     """
     folder = model_folder(model) or model
-    return _answers(folder, images, top_k, revision, batch_size, count, language)
+    wanted = {"top_k": top_k, "language": language, **options}
+    return _answers(folder, images, revision, batch_size, count, wanted)
 
 
 def _answers(
     model: str | Path,
     images: Iterable[Asked],
-    top_k: int,
     revision: str | None,
     batch_size: int,
     count: Callable[[], int | None],
-    language: str | None,
+    wanted: dict[str, Any],  # of the food pipeline, which takes it at construction
 ) -> Iterator[Answer]:
     """Yield an answer for each of the images; see `predict_images`."""
     classify = progress = None
@@ -80,22 +84,20 @@ def _answers(
         while batch := list(itertools.islice(images, batch_size)):
             if classify is None and not all(asked.problem for asked in batch):
                 network = load_network(model, revision)
-                _refuse_language(network.model.config, language)
-                classify = FoodClassificationPipeline(
-                    model=network.model, image_processor=network.processor
-                )
+                classify = _pipeline(network, wanted)
                 progress = Progress(0)
             read = list(pool.map(functools.partial(_read, classify), batch))
-            yield from _label(classify, batch, read, top_k, language)
+            yield from _label(classify, batch, read, wanted)
             done += len(batch)
             if progress and progress.is_due(done):
                 progress.total = progress.total or count() or 0
                 _tell(progress)
 
 
-def _refuse_language(config: Any, language: str | None) -> None:
+def _pipeline(network: Network, wanted: dict[str, Any]) -> FoodClassificationPipeline:
+    parts = {"model": network.model, "image_processor": network.processor}
     try:
-        names_in(config, language)
+        return FoodClassificationPipeline(**parts, **wanted)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -114,8 +116,7 @@ def _label(
     classify: FoodClassificationPipeline | None,  # None: there is no image in the batch
     batch: list[Asked],
     read: list[torch.Tensor | str],
-    top_k: int,
-    language: str | None,
+    wanted: dict[str, Any],
 ) -> Iterator[Answer]:
     """Yield the answers of one batch, in its order; the forward pass is of what could be read."""
     pixels = [each for each in read if isinstance(each, torch.Tensor)]
@@ -126,9 +127,11 @@ def _label(
         if isinstance(each, str):
             yield Answer(asked.path, [], each)
         else:
-            logits = {"logits": next(rows)}
-            labels = classify.postprocess(logits, top_k=top_k, language=language)
-            yield Answer(asked.path, labels)
+            found = classify.postprocess({"logits": next(rows)}, **wanted)
+            if isinstance(found, dict):
+                yield Answer(asked.path, found.pop("labels"), decision=found)
+            else:
+                yield Answer(asked.path, found)
 
 
 def _tell(progress: Progress) -> None:

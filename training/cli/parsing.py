@@ -85,6 +85,20 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def number(text: str) -> float:
+    """Parse a number, for an argument's `type`.
+
+    Raises:
+        ArgumentTypeError: the text is something else, as the image that stands behind the option.
+    """
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number; give the images before the option"
+        ) from error
+
+
 def quiet_libraries() -> None:
     """Keep the libraries' progress bars and advice out of what a verb prints.
 

@@ -11,6 +11,7 @@ from training.cli.parsing import (
     add_data_options,
     add_verb,
     given_options,
+    number,
     positive,
     quiet_libraries,
 )
@@ -122,9 +123,12 @@ def predict(args: argparse.Namespace) -> int:
         0; 1 where some of the images could not be labelled; 2 where none could.
 
     Raises:
-        UserError: there is no such model, it has no names in the language, or standard input names no
-            image.
+        UserError: there is no such model, it has no names in the language, it cannot keep what
+            `--abstain` or `--coverage` ask for, or standard input names no image.
     """
+    options = {"abstain": args.abstain, "coverage": args.coverage}
+    if args.csv and (asked := [name for name, value in options.items() if value is not None]):
+        raise UserError(f"--csv has no column for --{asked[0]}: give --json in its place")
     quiet_libraries()
     from inference.apps.images import find_images
     from inference.apps.output import Csv, Json, Lines, one_line
@@ -137,7 +141,14 @@ def predict(args: argparse.Namespace) -> int:
     images = find_images(args.images, sys.stdin.buffer if sys.stdin else ())
     answered = failed = 0
     for answer in predict_images(
-        args.model, images, args.top_k, args.revision, args.batch_size, count, args.language
+        args.model,
+        images,
+        args.top_k,
+        args.revision,
+        args.batch_size,
+        count,
+        args.language,
+        **options,
     ):
         if answer.error is None:
             answered += 1
@@ -168,6 +179,20 @@ def _add_predict(verbs: Any) -> None:
         "--language",
         metavar="CODE",
         help="of the names, as ko (default: en, where there are names)",
+    )
+    p.add_argument(
+        "--abstain",
+        metavar="ACCURACY",
+        nargs="?",
+        const=True,
+        type=number,
+        help='say "not sure" where the answers would not be right so often (alone: 0.95)',
+    )
+    p.add_argument(
+        "--coverage",
+        metavar="SHARE",
+        type=number,
+        help="name the dishes among which the right one is so often, as 0.9",
     )
     p.add_argument("--revision", help="of a model on the Hub")
     p.add_argument(

@@ -5,16 +5,18 @@
     answer = EndpointHandler("folder of the release")
     answer({"inputs": "iVBORw0KGgo...", "parameters": {"top_k": 3}})
     # [{"label": "apple_pie", "name": "Apple pie", "score": 0.97}, ...]
+    answer({"inputs": "iVBORw0KGgo...", "parameters": {"abstain": True, "coverage": 0.9}})
+    # {"labels": [...], "answered": True, "set": [...], "not_food": None}
 
 The endpoint's own default hands text to the stock pipeline, which downloads any URL. This handler fetches
 nothing and reads no file but those of the release: text is an image in base64, or it is refused. It
-stands on `food_images` and the bare model, whatever the pipelines of transformers are like.
+stands on `food_images`, `food_answers` and the bare model, whatever the pipelines of transformers are like.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -24,10 +26,24 @@ from transformers import AutoModelForImageClassification
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 try:  # as the endpoint does: this folder is on the path
-    from food_classification import from_base64, from_data_url, names_in, readable_name
+    from food_answers import AnswerOptions, answer, options_of, probabilities
+    from food_classification import (
+        from_base64,
+        from_data_url,
+        names_in,
+        own_block,
+        readable_name,
+    )
     from food_images import InvalidImageError, Preprocessing, decode_image
 except ImportError:  # as a part of this project
-    from inference.food_classification import from_base64, from_data_url, names_in, readable_name
+    from inference.food_answers import AnswerOptions, answer, options_of, probabilities
+    from inference.food_classification import (
+        from_base64,
+        from_data_url,
+        names_in,
+        own_block,
+        readable_name,
+    )
     from inference.food_images import InvalidImageError, Preprocessing, decode_image
 
 BATCH = 16  # images of one request that go through the network at once
@@ -36,6 +52,16 @@ FUNCTIONS = {
     "sigmoid": torch.sigmoid,
     "none": lambda logits: logits,
 }
+KNOWN = ("top_k", "function_to_apply", "language", "abstain", "coverage")  # parameters
+
+
+class Asked(NamedTuple):  # a dataclass needs its module in sys.modules, where the toolkit puts none
+    """What the parameters of a request ask for."""
+
+    top_k: int
+    function: Callable[[torch.Tensor], torch.Tensor]
+    names: Mapping[str, str]
+    options: AnswerOptions | None
 
 
 class EndpointHandler:
@@ -47,17 +73,19 @@ class EndpointHandler:
         self.model = model.to(self.device).eval()
         self.preprocessing = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(path))
 
-    def __call__(self, data: dict[str, Any]) -> list:
+    def __call__(self, data: dict[str, Any]) -> list | dict[str, Any]:
         """Label the image of a request, or each image of its list.
 
         Args:
             data: `inputs`: a PIL image (what the container makes of a body of type image/...), base64
                 as text or in a data: URL, or a list of these; `parameters`: `top_k` (default 5),
-                `function_to_apply` ("softmax", "sigmoid" or "none"; default by the model's config).
+                `function_to_apply` ("softmax", "sigmoid" or "none"; default by the model's config),
+                `language`, `abstain` and `coverage` as the food pipeline has them.
 
         Returns:
             For one image a list of at most `top_k` dictionaries, best first: `label`, `name`
-            (readable), `score`; for a list, a list of those.
+            (readable), `score`; with `abstain` or `coverage` the dictionary of `food_answers`; for a
+            list, a list of those.
 
         Raises:
             ValueError: an input or parameter is not as above; the line says which, and the cure.
@@ -65,7 +93,7 @@ class EndpointHandler:
         if not isinstance(data, dict) or data.get("inputs") is None:
             raise ValueError('the request has no "inputs"; send an image, or {"inputs": "base64"}')
         inputs = data["inputs"]
-        top_k, function, names = self._parameters(data.get("parameters"))
+        asked = self._parameters(data.get("parameters"))
         many = isinstance(inputs, (list, tuple))
         images = inputs if many else [inputs]
         if not images:
@@ -74,20 +102,15 @@ class EndpointHandler:
         pixels = torch.stack([self._pixels(*pair) for pair in zip(images, named, strict=True)])
         answers = []
         for batch in pixels.split(BATCH):
-            answers += [
-                self._rows(scores, top_k, names) for scores in function(self._logits(batch))
-            ]
+            answers += [self._answer(logits, asked) for logits in self._logits(batch)]
         return answers if many else answers[0]
 
-    def _parameters(self, parameters: Any) -> tuple[int, Any, Mapping[str, str]]:
+    def _parameters(self, parameters: Any) -> Asked:
         """Check the parameters; those of a query are text, "3" for 3."""
         given = {} if parameters is None else parameters
-        known = {"top_k", "function_to_apply", "language"}
-        if not isinstance(given, dict) or not given.keys() <= known:
-            odd = sorted(map(str, given.keys() - known)) if isinstance(given, dict) else given
-            raise ValueError(
-                f"parameters {_short(odd)}: unknown; give top_k, function_to_apply or language"
-            )
+        if not isinstance(given, dict) or not given.keys() <= set(KNOWN):
+            odd = sorted(map(str, given.keys() - set(KNOWN))) if isinstance(given, dict) else given
+            raise ValueError(f"parameters {_short(odd)}: unknown; give {', '.join(KNOWN)}")
         top_k = given.get("top_k")
         top_k = 5 if top_k is None else top_k
         if isinstance(top_k, str) and top_k.isascii() and top_k.isdigit():
@@ -102,8 +125,14 @@ class EndpointHandler:
             raise ValueError(
                 f"function_to_apply must be one of {', '.join(FUNCTIONS)}, not {_short(name)}"
             )
-        names = names_in(self.model.config, given.get("language"))
-        return top_k, FUNCTIONS[name.lower()], names
+        config, name = self.model.config, name.lower()
+        options = options_of(
+            own_block(config),
+            _of_query(given.get("abstain")),
+            _of_query(given.get("coverage")),
+            name,
+        )
+        return Asked(top_k, FUNCTIONS[name], names_in(config, given.get("language")), options)
 
     def _pixels(self, source: Any, name: str) -> torch.Tensor:
         try:
@@ -116,6 +145,15 @@ class EndpointHandler:
             values = self.preprocessing.normalize(pixels.to(self.device), self.model.dtype)
             return self.model(pixel_values=values).logits.float().cpu()
 
+    def _answer(self, logits: torch.Tensor, asked: Asked) -> list | dict[str, Any]:
+        scores = asked.function(logits)
+        if asked.options is None:
+            return self._rows(scores, asked.top_k, asked.names)
+        labels = self.model.config.id2label
+        chances = {labels[i]: chance for i, chance in enumerate(probabilities(logits.numpy()))}
+        ranked = self._rows(scores, len(labels), asked.names)
+        return answer(ranked, chances, asked.options, asked.top_k)
+
     def _rows(
         self, scores: torch.Tensor, top_k: int, names: Mapping[str, str]
     ) -> list[dict[str, Any]]:
@@ -125,6 +163,18 @@ class EndpointHandler:
             {"label": label, "name": names.get(label) or readable_name(label), "score": score}
             for label, score in zip(labels, values.tolist(), strict=True)
         ]
+
+
+def _of_query(value: Any) -> Any:
+    """Read "true", "false" and numbers of a query, which are text; anything else stays as it is."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _image(source: Any) -> Image.Image | bytes:
