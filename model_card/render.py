@@ -8,7 +8,7 @@ import jinja2
 from model_card.checks import SHA256
 from model_card.facts import CardFacts
 from model_card.front_matter import front_matter, license_of
-from model_card.sections import languages, results, setup
+from model_card.sections import answers, languages, results, setup
 from model_card.sections.blocks import BLOCKS
 from model_card.words import count, hide_paths, percent, points, span, versions
 
@@ -24,6 +24,8 @@ def render_card(
     tried_with: Sequence[str] = (),
     names: Mapping[str, Mapping[str, str]] | None = None,
     names_from: Mapping[str, str] | None = None,
+    thresholds: Mapping[str, float | None] | None = None,
+    sets: Mapping[str, float] | None = None,
 ) -> str:
     """Write the Markdown of README.md.
 
@@ -34,6 +36,8 @@ def render_card(
         tried_with: versions of transformers that the released code was tried with.
         names: what labels are called, by language and label; None: nothing but their labels is known.
         names_from: where a language's names come from: "vit-food101", its table, or "display_names".
+        thresholds, sets: of the model's config, what `abstain` and `coverage` are answered by; None:
+            the model has none.
 
     Raises:
         ValueError: a digest is not 64 hexadecimal digits.
@@ -59,6 +63,7 @@ def render_card(
     ]
     context["code_sha256"] = code_sha256 or {}
     context["tried_with"] = ", ".join(tried_with)
+    context |= answers.words(thresholds, sets, code_sha256 or {})
     context |= languages.sentences(facts.label_names, names or {}, names_from or {})
     context["front_matter"] = front_matter(
         facts,

@@ -83,6 +83,8 @@ def card_text(folder: Path, repo_id: str | None = None, tag: str | None = None) 
             tried_with=tried_with(folder),
             names=block.get("names"),
             names_from=block.get("names_from"),
+            thresholds=block.get("thresholds"),
+            sets=block.get("sets"),
         )
         validate_card(text)
     except ValueError as error:

@@ -8,10 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from inference.food_classification import FoodClassificationPipeline
 from tests.unit.toys import train, write_image_folder, write_recipe
 from training.data.arguments import DataArguments
 from training.data.loading import load_splits
 from training.evaluation.held_out import HeldOut
+from training.evaluation.trust import score_held_out
 from training.model.network import load_network
 from training.run.trust import _said
 
@@ -96,3 +98,27 @@ def test_what_is_said(values, wanted, said):
     values = dict(values)
     values["held_out"] = {"n": values.pop("n", 120), "source": "selection"}
     assert _said(values, 1, wanted).startswith(said)
+
+
+@pytest.mark.parametrize("name", ["true", "false"])
+def test_the_pipeline_answers_as_many_test_images_as_the_evaluation_counted(runs, name):
+    """Of the same logits, to the image; thresholds and sets are those of the released config."""
+    folder = runs / name
+    report = json.loads((folder / "evaluation.json").read_text())
+    network = load_network(folder / "release")
+    data = DataArguments(dataset=str(runs / "dishes"), selection_fraction=0.5)
+    scored = score_held_out(network, load_splits(data).test, report["batch_size"], 0, 0)
+    food = FoodClassificationPipeline(model=network.model, image_processor=network.processor)
+
+    def answers(**options) -> list[dict]:
+        rows = torch.from_numpy(scored.logits).split(1)
+        return [food.postprocess({"logits": row}, **options) for row in rows]
+
+    kept = [row for row in report["abstention"]["targets"] if row["threshold"] is not None]
+    assert kept and report["sets"]["sets"] and len(scored) == report["n"]
+    for row in kept:
+        assert sum(each["answered"] for each in answers(abstain=row["target"])) == row["n"]
+    for row in report["sets"]["sets"]:
+        sets = [each["set"] for each in answers(coverage=row["promised"])]
+        assert np.mean([len(each) for each in sets]) == pytest.approx(row["mean_size"], abs=1e-12)
+        assert np.mean([not each for each in sets]) == pytest.approx(row["empty"], abs=1e-12)
