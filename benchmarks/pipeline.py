@@ -3,8 +3,9 @@
 
     python benchmarks/pipeline.py --json benchmarks/results/pipeline.json
 
-ViT-Ti with random weights, batch 8, photographs given as paths. Then preprocessing alone on one
-core: what becomes of one file, or of one decoded image, until the model's float32 input is there.
+ViT-Ti with random weights, batch 8, photographs given as paths. What `abstain` and `coverage` add, in a
+group of their own against the same pipeline without them. Then preprocessing alone on one core: what
+becomes of one file, or of one decoded image, until the model's float32 input is there.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from transformers import ImageClassificationPipeline
 
 from inference.food_classification import FoodClassificationPipeline
 from inference.food_images import decode_image
+from training.model.config_block import merge_block
 
-STOCK = "stock pipeline"
+STOCK, FOOD = "stock pipeline", "food pipeline"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parts = {"model": network.model.eval(), "image_processor": processor, "device": "cpu"}
     food, stock = FoodClassificationPipeline(**parts), ImageClassificationPipeline(**parts)
     rows = whole(food, stock, paths, batch).measure(args.rounds)
+    rows += options(food, paths, batch).measure(args.rounds)
     with one_core():
         for group in preprocessing(food, stock, paths, batch):
             rows += group.measure(args.rounds)
@@ -75,8 +78,26 @@ def whole(food: Any, stock: Any, paths: list[Path], batch: int) -> Group:
     files = files[: group.units]
     group.variants = {
         STOCK: lambda: stock(files, batch_size=batch),
-        "food pipeline": lambda: food(files, batch_size=batch),
+        FOOD: lambda: food(files, batch_size=batch),
         "limit: model alone": model_alone,
+    }
+    return group
+
+
+def options(food: Any, paths: list[Path], batch: int) -> Group:
+    """Label the same files with each option; how long one takes does not depend on the numbers."""
+    merge_block(food.model.config, thresholds={"0.95": 0.5}, sets={"0.9": 0.001})
+    files = [str(path) for path in paths]
+    group = Group("options", FOOD, "image", len(files), clocks=("wall", "cpu"))
+
+    def asked(**options: Any) -> Any:
+        return lambda: food(files, batch_size=batch, **options)
+
+    group.variants = {
+        FOOD: asked(),
+        "abstain": asked(abstain=True),
+        "coverage": asked(coverage=0.9),
+        "abstain and coverage": asked(abstain=True, coverage=0.9),
     }
     return group
 
@@ -101,14 +122,12 @@ def preprocessing(food: Any, stock: Any, paths: list[Path], batch: int) -> list[
     from_file = Group("preprocessing from a file", STOCK, "image", len(files), clocks=("cpu",))
     from_file.variants = {
         STOCK: batched(files, lambda file: stock.preprocess(file)["pixel_values"]),
-        "food pipeline": batched(
-            files, lambda file: food.preprocess(file)["pixel_values"], steps.normalize
-        ),
+        FOOD: batched(files, lambda file: food.preprocess(file)["pixel_values"], steps.normalize),
     }
     decoded = Group("preprocessing, decoded before", STOCK, "image", len(files), clocks=("cpu",))
     decoded.variants = {
         STOCK: batched(pillow, stock_image),
-        "food pipeline": batched(arrays, lambda array: steps.crop(array)[None], steps.normalize),
+        FOOD: batched(arrays, lambda array: steps.crop(array)[None], steps.normalize),
     }
     return [from_file, decoded]
 

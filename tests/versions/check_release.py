@@ -102,6 +102,8 @@ def forms(classify: Callable, files: list[Path]) -> dict[str, list]:
     damaged = classify([b"", *data], top_k=100, on_error="return", batch_size=4)
     if set(damaged[0][0]) != {"error"}:
         raise RuntimeError(f"a damaged image is answered by {damaged[0]}")
+    decided = classify(files, top_k=100, abstain=0.8, coverage=0.9)
+    check_answers(classify, decided)
     with ThreadPoolExecutor(8) as pool:
         threads = list(pool.map(lambda each: classify(each, top_k=100), data))
     return {
@@ -117,9 +119,28 @@ def forms(classify: Callable, files: list[Path]) -> dict[str, list]:
         "base64": classify(text, top_k=100),
         "data URL": classify([f"data:image/png;base64,{each}" for each in text], top_k=100),
         "beside a damaged one": damaged[1:],
+        "with abstain and coverage": [each["labels"] for each in decided],
         "eight threads": threads,
         "saved and loaded": saved(classify)(files, top_k=100, timeout=1),
     }
+
+
+def check_answers(classify: Any, decided: list[dict[str, Any]]) -> None:
+    """Compare answers with what the numbers in the model's config make of their scores."""
+    stored = classify.model.config.food_classification
+    least, lowest = stored["thresholds"]["0.8"], stored["sets"]["0.9"]
+    for each in decided:
+        rows = each["labels"]
+        wanted = {
+            "labels": rows,
+            "answered": rows[0]["score"] >= least,
+            "set": [row for row in rows if row["score"] >= lowest],
+            "not_food": None,
+        }
+        if each != wanted:
+            raise RuntimeError(f"abstain and coverage are answered by {each}, not by {wanted}")
+    if len({each["answered"] for each in decided}) != 2:
+        raise RuntimeError("abstain answers all of the pictures, or none")
 
 
 class Files(torch.utils.data.Dataset):
@@ -170,6 +191,10 @@ def with_the_handler(folder: str, files: list[Path]) -> dict[str, Scores]:
     data = [path.read_bytes() for path in files]
     text = [base64.b64encode(each).decode() for each in data]
     every = {"parameters": {"top_k": 100}}
+    decided = handler(
+        {"inputs": text, "parameters": {"top_k": 100, "abstain": 0.8, "coverage": 0.9}}
+    )
+    check_answers(handler, decided)
     given = {
         "base64": [handler({"inputs": each, **every}) for each in text],
         "data URL": [
@@ -177,6 +202,7 @@ def with_the_handler(folder: str, files: list[Path]) -> dict[str, Scores]:
         ],
         "PIL": [handler({"inputs": Image.open(io.BytesIO(each)), **every}) for each in data],
         "list": handler({"inputs": text, **every}),
+        "with abstain and coverage": [each["labels"] for each in decided],
     }
     return {
         f"{name}: {path.name}": by_label(answer)

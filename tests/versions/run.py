@@ -30,6 +30,7 @@ from inference.food_classification import TRIED_WITH
 from tests.loopback_hub import LoopbackHub
 from training.common.files import read_json, write_json, write_text
 from training.hub.contents import CUSTOM_PIPELINES, code_sources, handler_sources
+from training.model.config_block import merge_block
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("check_release.py")
@@ -61,6 +62,8 @@ def make_release(folder: Path) -> None:
     ViTForImageClassification(config).save_pretrained(folder)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     config = read_json(folder / "config.json")
+    # Between the pictures' scores: some are answered, some are not.
+    merge_block(config, thresholds={"0.8": 0.45}, sets={"0.9": 0.1})
     write_json(folder / "config.json", {**config, "custom_pipelines": CUSTOM_PIPELINES})
     for path in (*code_sources(), *handler_sources()):
         shutil.copyfile(path, folder / path.name)
@@ -225,12 +228,12 @@ other way.
 - **stock**: `pipeline("image-classification", FOLDER)`; no code of the release is run.
 - **food**: `pipeline(model=FOLDER, trust_remote_code=True)`, with every picture as text path, `Path`, bytes, PIL image,
   open file, base64 and data: URL; in a list, in batches, from a generator, an iterator and a data set, beside a
-  damaged one, in eight threads, and after `save_pretrained` and loading that. Both files of code travel, since the
-  one imports the other.
+  damaged one, with `abstain` and `coverage`, in eight threads, and after `save_pretrained` and loading that. All
+  files of code travel, since the first imports the others.
 - **food, from the Hub**: the same by name, from the loopback Hub of the tests, into an empty cache.
 - **bare model**: `decode_image`, `Preprocessing` and the model without a pipeline, as a server uses them.
 - **handler**: `handler.py`, imported as an Inference Endpoint does, with every picture in base64, as a data: URL, as a
-  PIL image, and all of them in one request.
+  PIL image, and all of them in one request, also with `abstain` and `coverage`.
 
 The pictures: PNG, JPEG, EXIF orientation 6, RGBA, 16 bits, CMYK, gray, palette, one that is tall. Within an
 environment, food pipeline and bare model differ by {food} at most, stock pipeline and bare model by {stock} on

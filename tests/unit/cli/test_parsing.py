@@ -7,7 +7,14 @@ import os
 
 import pytest
 
-from training.cli.parsing import FoodParser, add_verb, plain_options, positive, quiet_libraries
+from training.cli.parsing import (
+    FoodParser,
+    add_verb,
+    number,
+    plain_options,
+    positive,
+    quiet_libraries,
+)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", "", " 1", "²"])
@@ -18,6 +25,13 @@ def test_what_is_no_whole_number_of_at_least_1(text):
 
 def test_a_whole_number():
     assert (positive("1"), positive("12")) == (1, 12)
+
+
+def test_a_number():
+    assert (number("0.9"), number("-1"), number("1e-1")) == (0.9, -1.0, 0.1)
+    for text in ("", "most", "a.jpg", "0,9"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a number; give the images"):
+            number(text)
 
 
 def test_a_complaint_is_one_line_and_exit_code_2(capsys):

@@ -13,6 +13,7 @@ import pytest
 from tests.unit.compare.toy_runs import A, B, write_run
 from tests.unit.toys import jpeg, write_image_folder
 from training.compare import speed, text
+from training.model.config_block import drop_block, merge_block
 from training.model.network import load_network
 
 
@@ -132,6 +133,49 @@ def test_predict_names_dishes_in_a_language(food101, refused, tiny_run, images):
     ] == "피자"
     message = refused("predict", tiny_run, *images, "--language", "de")
     assert message == "error: language 'de': the model has no names in it: give en or ko\n"
+
+
+def test_predict_says_whether_it_is_sure(food101, refused, tiny_run, images, tmp_path):
+    folder = shutil.copytree(tiny_run / "release", tmp_path / "sure")
+    config = json.loads((folder / "config.json").read_text())
+    merge_block(config, thresholds={"0.9": 0.2, "0.95": 0.999}, sets={"0.5": 0.4, "0.9": 0.01})
+    (folder / "config.json").write_text(json.dumps(config))
+    plain = food101("predict", folder, *images)[1].splitlines()
+    code, out, err = food101("predict", folder, *images, "--abstain", "--coverage", "0.9")
+    lines = out.splitlines()
+    assert (code, err) == (0, "") and len(lines) == 6
+    assert lines[::3] == [f"{image}: not sure" for image in images]
+    assert [line.strip().removeprefix("perhaps: ") for line in lines[1::3]] == [
+        line.split(": ")[1] for line in plain
+    ]
+    assert all(line.startswith("  one of: ") and line.count(",") == 2 for line in lines[2::3])
+    code, out, _ = food101("predict", folder, *images, "--abstain=0.9", "--json")
+    row = json.loads(out)[0]
+    assert code == 0 and list(row) == ["image", "labels", "answered", "set", "not_food"]
+    assert (row["answered"], row["set"], row["not_food"]) == (True, None, None)
+    assert food101("predict", folder, *images, "--abstain", "0.9")[1].splitlines() == plain
+    for words, said in (
+        (["--abstain", "0.7"], "abstain=0.7: give True (for 0.95) or one of 0.9, 0.95\n"),
+        (["--coverage", "90"], "coverage=90.0: give a number from 0.5 to 0.9 in steps"),
+        (["--coverage", "-1"], "coverage=-1.0: give a number from 0.5 to 0.9 in steps"),
+        (["--coverage", "most"], "--coverage: 'most' is not a number"),
+        (["--abstain", "--csv"], "--csv has no column for --abstain: give --json in its place\n"),
+    ):
+        assert said in refused("predict", folder, *images, *words)
+    assert "'a.jpg' is not a number; give the images before the option" in refused(
+        "predict", folder, "b.jpg", "--abstain", "a.jpg"
+    )
+
+
+def test_predict_with_a_model_that_does_not_know_how_sure_it_is(
+    refused, tiny_run, images, tmp_path
+):
+    folder = shutil.copytree(tiny_run / "release", tmp_path / "old")
+    config = json.loads((folder / "config.json").read_text())
+    drop_block(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    said = "config.json of this model has no thresholds: train it again with vit-food101"
+    assert said in refused("predict", folder, *images, "--abstain")
 
 
 def test_predict_gives_csv(food101, tiny_run, images):

@@ -75,6 +75,35 @@ def test_paths_as_text():
     assert len(one_line("data:" + "x" * 10_000)) == 123
 
 
+NOT_SURE = {"answered": False, "set": ROWS, "not_food": None}
+SURE = {"answered": True, "set": [], "not_food": None}
+DECIDED = [
+    Answer("a.jpg", ROWS, decision=NOT_SURE),
+    Answer("b.jpg", ROWS[:1], decision=SURE),
+    ANSWERS[1],
+    Answer("c.jpg", ROWS[:1], decision={"answered": None, "set": ROWS[1:], "not_food": None}),
+]
+
+
+def test_decisions_in_lines(printed):
+    assert printed(Lines(), DECIDED).splitlines() == [
+        "a.jpg: not sure",
+        "  perhaps: Mac, cheese 75.0%, Pizza 25.0%",
+        "  one of: Mac, cheese, Pizza",
+        "b.jpg: Mac, cheese 75.0%",
+        "  one of: (no dish is likely enough)",
+        "c.jpg: Mac, cheese 75.0%",
+        "  one of: Pizza",
+    ]
+
+
+def test_decisions_in_json(printed):
+    rows = json.loads(printed(Json(), DECIDED))
+    assert rows[0] == {"image": "a.jpg", "labels": ROWS, **NOT_SURE}
+    assert rows[1] == {"image": "b.jpg", "labels": ROWS[:1], **SURE}
+    assert rows[2] == {"image": "bad.jpg", "error": "no image"}
+
+
 KOREAN = [Answer("뷔페.jpg", [{"label": "creme_brulee", "name": "크렘 브륄레", "score": 1.0}])]
 
 

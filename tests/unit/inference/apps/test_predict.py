@@ -2,7 +2,9 @@
 """Labels of image files by a run or release, as `food101 predict` gives them."""
 
 import itertools
+import json
 import logging
+import shutil
 
 import pytest
 
@@ -12,6 +14,7 @@ from inference.apps.predict import Answer, predict_images
 from tests.unit.toys import LABELS, jpeg
 from training.common.errors import UserError
 from training.common.progress import Progress
+from training.model.config_block import merge_block
 
 
 def labelled(model, images, top_k=2, batch_size=2, **options) -> list[Answer]:
@@ -95,6 +98,37 @@ def test_names_in_a_language(tiny_run, tmp_path):
     assert names == {"cheese_plate": "치즈 플레이트", "cheesecake": "치즈케이크", "pizza": "피자"}
     with pytest.raises(UserError, match="language 'de': .* give en or ko"):
         labelled(tiny_run, [tmp_path / "good.jpg"], language="de")
+
+
+@pytest.fixture
+def sure_run(tiny_run, tmp_path):
+    """The model of the run, as if there had been held-out images enough."""
+    folder = shutil.copytree(tiny_run / "release", tmp_path / "sure")
+    config = json.loads((folder / "config.json").read_text())
+    merge_block(config, thresholds={"0.9": 0.2, "0.95": 0.999, "0.99": None}, sets={"0.9": 0.01})
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_sure_or_not(sure_run, tiny_data):
+    images = [str(tiny_data / "validation" / label / "0.jpg") for label in LABELS]
+    plain = labelled(sure_run, images)
+    assert all(answer.decision is None for answer in plain)
+    for abstain, answered in ((0.9, True), (True, False)):
+        found = labelled(sure_run, images, abstain=abstain, coverage=0.9)
+        assert [answer.labels for answer in found] == [answer.labels for answer in plain]
+        for answer in found:
+            assert answer.decision["answered"] is answered and answer.decision["not_food"] is None
+            assert len(answer.decision["set"]) == 3
+    found = labelled(sure_run, ["nowhere.jpg", images[0]], coverage=0.9)
+    assert found[0].decision is None and found[0].error and found[1].decision["answered"] is None
+
+
+@pytest.mark.parametrize("options", [{"abstain": 0.5}, {"abstain": 0.99}, {"coverage": 2.0}])
+def test_what_the_model_cannot_keep(sure_run, tiny_data, options):
+    ((name, value),) = options.items()
+    with pytest.raises(UserError, match=f"{name}={value}: "):
+        labelled(sure_run, [tiny_data / "validation" / "pizza" / "0.jpg"], **options)
 
 
 def test_quick_work_says_nothing(tiny_run, tmp_path, caplog):

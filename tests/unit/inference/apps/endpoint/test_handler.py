@@ -126,6 +126,50 @@ def test_names_in_a_language(handler, monkeypatch):
         assert_one_line(error)
 
 
+STORED = {
+    "format": 1,
+    "thresholds": {"0.8": 0.3, "0.95": 0.5, "0.99": None},
+    "sets": {"0.5": 0.4, "0.9": 0.1},
+    "held_out": {"n": 200, "source": "selection"},
+}
+
+
+def test_sure_or_not(handler, classify, monkeypatch):
+    for each in (handler, classify):
+        monkeypatch.setattr(each.model.config, "food_classification", STORED, raising=False)
+    for options in (
+        {"abstain": True},
+        {"coverage": 0.9},
+        {"abstain": 0.8, "coverage": 0.5, "top_k": 2},
+    ):
+        for data in PNG:
+            found = handler({"inputs": text(data), "parameters": options})
+            expected = classify(data, **options)
+            for key in ("labels", "set"):
+                if expected[key] is not None:
+                    same(found.pop(key), expected.pop(key))
+            assert found == expected
+    (first,) = handler({"inputs": PNG[:1], "parameters": {"abstain": "TRUE", "coverage": "0.9"}})
+    assert first == handler({"inputs": PNG[0], "parameters": {"abstain": True, "coverage": 0.9}})
+    assert json.loads(json.dumps(first)) == first
+    assert isinstance(handler({"inputs": PNG[0], "parameters": {"abstain": "false"}}), list)
+    for bad, said in (
+        ({"abstain": "0.7"}, "abstain=0.7: give True"),
+        ({"abstain": "sure"}, "abstain='sure': give True"),
+        ({"coverage": "true"}, "coverage=True: give a number"),
+        ({"abstain": 0.99}, "at least 299 held-out images"),
+        ({"abstain": True, "function_to_apply": "Sigmoid"}, "function_to_apply is 'sigmoid'"),
+    ):
+        with pytest.raises(ValueError) as error:
+            handler({"inputs": PNG[0], "parameters": bad})
+        assert_one_line(error, said)
+
+
+def test_sure_or_not_needs_the_numbers(handler):
+    with pytest.raises(ValueError, match="config.json of this model has no thresholds: train it"):
+        handler({"inputs": PNG[0], "parameters": {"abstain": True}})
+
+
 def test_a_network_of_several_labels_at_once(handler, classify, monkeypatch):
     monkeypatch.setattr(handler.model.config, "problem_type", "multi_label_classification")
     same(handler({"inputs": PNG[0]}), classify(PNG[0], function_to_apply="sigmoid"))
