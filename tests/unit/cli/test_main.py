@@ -100,7 +100,7 @@ def test_a_persons_mistake_is_one_line_and_a_verb_that_says_nothing_ends_well(fo
 
 
 def test_interrupting_is_no_traceback(food101, monkeypatch, tiny_run):
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("inference.apps.predict.predict_images", interrupt)
