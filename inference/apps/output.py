@@ -35,10 +35,10 @@ class Lines:
         if answer.error is not None:
             return
         said = ", ".join(f"{row['name']} {row['score']:.1%}" for row in answer.labels)
-        decision = answer.decision or {}
-        if decision.get("answered") is False:
+        more = answer.more or {}
+        if more.get("answered") is False:
             said = f"not sure\n  perhaps: {said}"
-        if (names := decision.get("set")) is not None:
+        if (names := more.get("set")) is not None:
             listed = ", ".join(row["name"] for row in names)
             said += f"\n  one of: {listed or '(no dish is likely enough)'}"
         _write(f"{one_line(answer.image)}: {said}\n")
@@ -70,7 +70,7 @@ class Csv:
 class Json:
     """One array with {"image": ..., "labels": [...]} an image, or {"image": ..., "error": ...}.
 
-    Where a decision was asked for, "answered", "set" and "not_food" stand beside the labels.
+    Where more was asked for, "answered", "set" and "not_food" stand beside the labels.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Json:
     def add(self, answer: Answer) -> None:
         """Keep the object until the end."""
         said = {"labels": answer.labels} if answer.error is None else {"error": answer.error}
-        self.found.append({"image": as_text(answer.image), **said, **(answer.decision or {})})
+        self.found.append({"image": as_text(answer.image), **said, **(answer.more or {})})
 
     def end(self) -> None:
         """Print the array."""

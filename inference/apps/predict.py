@@ -31,8 +31,8 @@ class Answer:
     image: str  # its path
     labels: list[dict[str, Any]]  # {"label", "name", "score"}, best first; [] with an error
     error: str | None = None  # one line: what is wrong and the cure
-    # "answered", "set" and "not_food" as the food pipeline gives them; None: nothing of it was asked.
-    decision: dict[str, Any] | None = None
+    # {"answered", "set", "not_food"}: what the pipeline says beside labels; None: nothing was asked for.
+    more: dict[str, Any] | None = None
 
 
 def predict_images(
@@ -129,7 +129,7 @@ def _label(
         else:
             found = classify.postprocess({"logits": next(rows)}, **wanted)
             if isinstance(found, dict):
-                yield Answer(asked.path, found.pop("labels"), decision=found)
+                yield Answer(asked.path, found.pop("labels"), more=found)
             else:
                 yield Answer(asked.path, found)
 

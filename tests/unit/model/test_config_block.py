@@ -44,12 +44,12 @@ def test_what_is_read_is_a_copy(config):
 
 
 def test_a_later_key_is_a_line(config, monkeypatch):
-    with pytest.raises(ValueError, match="temperature: not in KEYS"):
-        merge_block(config, temperature=1.5)
-    monkeypatch.setitem(config_block.KEYS, "temperature", "what the logits were divided by")
+    with pytest.raises(ValueError, match="sharpness: not in KEYS"):
+        merge_block(config, sharpness=1.5)
+    monkeypatch.setitem(config_block.KEYS, "sharpness", "what the logits were divided by")
     merge_block(config, names=NAMES)
-    merge_block(config, temperature=1.5)
-    assert read_block(config) == {"format": 1, "names": NAMES, "temperature": 1.5}
+    merge_block(config, sharpness=1.5)
+    assert read_block(config) == {"format": 1, "names": NAMES, "sharpness": 1.5}
 
 
 def test_it_is_saved_and_loaded(tmp_path):

@@ -78,10 +78,10 @@ def test_paths_as_text():
 NOT_SURE = {"answered": False, "set": ROWS, "not_food": None}
 SURE = {"answered": True, "set": [], "not_food": None}
 DECIDED = [
-    Answer("a.jpg", ROWS, decision=NOT_SURE),
-    Answer("b.jpg", ROWS[:1], decision=SURE),
+    Answer("a.jpg", ROWS, more=NOT_SURE),
+    Answer("b.jpg", ROWS[:1], more=SURE),
     ANSWERS[1],
-    Answer("c.jpg", ROWS[:1], decision={"answered": None, "set": ROWS[1:], "not_food": None}),
+    Answer("c.jpg", ROWS[:1], more={"answered": None, "set": ROWS[1:], "not_food": None}),
 ]
 
 

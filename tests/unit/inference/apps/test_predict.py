@@ -113,15 +113,15 @@ def sure_run(tiny_run, tmp_path):
 def test_sure_or_not(sure_run, tiny_data):
     images = [str(tiny_data / "validation" / label / "0.jpg") for label in LABELS]
     plain = labelled(sure_run, images)
-    assert all(answer.decision is None for answer in plain)
+    assert all(answer.more is None for answer in plain)
     for abstain, answered in ((0.9, True), (True, False)):
         found = labelled(sure_run, images, abstain=abstain, coverage=0.9)
         assert [answer.labels for answer in found] == [answer.labels for answer in plain]
         for answer in found:
-            assert answer.decision["answered"] is answered and answer.decision["not_food"] is None
-            assert len(answer.decision["set"]) == 3
+            assert answer.more["answered"] is answered and answer.more["not_food"] is None
+            assert len(answer.more["set"]) == 3
     found = labelled(sure_run, ["nowhere.jpg", images[0]], coverage=0.9)
-    assert found[0].decision is None and found[0].error and found[1].decision["answered"] is None
+    assert found[0].more is None and found[0].error and found[1].more["answered"] is None
 
 
 @pytest.mark.parametrize("options", [{"abstain": 0.5}, {"abstain": 0.99}, {"coverage": 2.0}])
