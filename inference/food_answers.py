@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How sure the food pipeline is of an image, when it is asked; uploaded beside `food_classification`.
+"""What the food pipeline says of an image: names, and how sure it is, when it is asked.
+
+Uploaded beside `food_classification`.
 
     classify("dinner.jpg", abstain=True, coverage=0.9)
     # {"labels": [{"label": "ramen", ...}, ...],  the rows of before, at most top_k
@@ -21,6 +23,10 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+
+# Under this key config.json says what a pipeline must know of the model beside its labels:
+# {"format": 1, "names": {"en": {"hot_dog": "Hot dog"}, "ko": ...}, ...}.
+BLOCK, BLOCK_FORMAT = "food_classification", 1
 
 TARGET = 0.95  # accuracy of what is answered with abstain=True
 CONFIDENCE = 0.95  # with which a stored threshold keeps its accuracy
@@ -105,6 +111,54 @@ def probabilities(logits: np.ndarray) -> list[float]:
     row = logits.astype(np.float64)[None]
     shifted = row - row.max(1, keepdims=True)
     return np.exp(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))[0].tolist()
+
+
+def readable_name(label: str) -> str:
+    """Make a label readable: `baby_back_ribs` becomes `Baby back ribs`."""
+    return label.replace("_", " ").strip().capitalize()
+
+
+def own_block(config: Any) -> Mapping[str, Any]:
+    """Find the block `BLOCK` of a config of transformers, or of a parsed config.json; {} if none.
+
+    Raises:
+        ValueError: it is of a format that this code does not know.
+    """
+    is_json = isinstance(config, Mapping)
+    block = config.get(BLOCK) if is_json else getattr(config, BLOCK, None)
+    if block is None:
+        return {}
+    if isinstance(block, Mapping) and block.get("format") == BLOCK_FORMAT:
+        return block
+    found = block.get("format") if isinstance(block, Mapping) else block
+    raise ValueError(
+        f"{BLOCK} in config.json has format {_short(found)}, and this code reads "
+        f"{BLOCK_FORMAT}: use the code that came with the model, or a newer vit-food101"
+    )
+
+
+def names_in(config: Any, language: str | None = None) -> Mapping[str, str]:
+    """Find what a model's labels are called in a language: {"hot_dog": "핫도그", ...}.
+
+    None is English, and {} where there is none. A label may be lacking.
+
+    Raises:
+        ValueError: the model has no names in this language; the line says in which it has.
+    """
+    names = own_block(config).get("names") or {}
+    if language is None:
+        return names.get("en", {})
+    if isinstance(language, str) and language in names:
+        return names[language]
+    there = (
+        f"give {' or '.join(sorted(names))}"
+        if names
+        else (
+            "it has none in any; leave language out, or give it names by "
+            "`food101 release RUN --output DIR --display_names FILE`"
+        )
+    )
+    raise ValueError(f"language {_short(language)}: the model has no names in it: {there}")
 
 
 # ---- what is stored -----------------------------------------------------------------------------

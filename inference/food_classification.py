@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Food classification pipeline, uploaded beside the weights with what it imports, `food_images` and
-`food_answers`.
+"""Food classification pipeline, uploaded beside the weights with the three files that it imports.
 
     from transformers import pipeline
     classify = pipeline(model="user/repo", revision="v1.0", trust_remote_code=True)
@@ -10,10 +9,10 @@
     classify("dinner.jpg", abstain=True)  # {"labels": [...], "answered": True, ...}
 
 What it adds to the stock image-classification pipeline: it owns image loading, as `food_images`
-describes it, and says how sure it is, as `food_answers` does. Images stay uint8 until the model's
-device.
+describes it, says how sure it is, as `food_answers` does, and what may be no food, by
+`food_distance`. Images stay uint8 until the model's device.
 
-It imports the standard library, numpy, torch and transformers only.
+It imports the standard library, numpy, torch and transformers only, and safetensors with them.
 """
 
 from __future__ import annotations
@@ -33,18 +32,39 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import ImageClassificationPipeline
 
 try:  # as code of a repository, and in this project
-    from .food_answers import AnswerOptions, answer, options_of, probabilities, unreadable
+    from .food_answers import (
+        EMPTY,
+        AnswerOptions,
+        answer,
+        names_in,
+        options_of,
+        own_block,
+        probabilities,
+        readable_name,
+        unreadable,
+    )
+    from .food_distance import distance_of, entering, file_of, threshold_of
     from .food_images import MAX_IMAGE_PIXELS, InvalidImageError, Preprocessing, decode_image
 except ImportError:  # beside a program that has this folder on its path, as an endpoint's handler
-    from food_answers import AnswerOptions, answer, options_of, probabilities, unreadable
+    from food_answers import (
+        EMPTY,
+        AnswerOptions,
+        answer,
+        names_in,
+        options_of,
+        own_block,
+        probabilities,
+        readable_name,
+        unreadable,
+    )
+    from food_distance import distance_of, entering, file_of, threshold_of
     from food_images import MAX_IMAGE_PIXELS, InvalidImageError, Preprocessing, decode_image
 
 # Versions of transformers that gave the same answers: see docs/versions.md of the project.
 TRIED_WITH = ("4.51.3", "4.57.6", "5.17.0", "5.23.0")
 
-# Under this key config.json says what a pipeline must know of the model beside its labels:
-# {"format": 1, "names": {"en": {"hot_dog": "Hot dog"}, "ko": ...}, ...}.
-BLOCK, BLOCK_FORMAT = "food_classification", 1
+# The files of code that belong together.
+CODE = ("food_classification.py", "food_answers.py", "food_distance.py", "food_images.py")
 
 # What a config.json says of this file, so that `pipeline(model=..., trust_remote_code=True)` finds it.
 CUSTOM_PIPELINES = {
@@ -70,6 +90,9 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         abstain: True, or an accuracy whose threshold is stored in the model: `answered` says whether
             the model is sure enough to be right that often; True is 0.95. False: not asked.
         coverage: 0.5 to 0.99: `set` holds the right label that often.
+        not_food: True, or a share of real food that may be refused (0.05 is True's): `not_food` says
+            whether the picture is too far from food. A dish that the model does not know is not told
+            by it. False: not asked.
         timeout: without effect, since nothing is fetched; the stock pipeline has it.
     """
 
@@ -87,6 +110,7 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         language=None,
         abstain=None,
         coverage=None,
+        not_food=None,
     ):
         for name, value in (("top_k", top_k), ("max_image_pixels", max_image_pixels)):
             whole = isinstance(value, int) and not isinstance(value, bool)
@@ -101,6 +125,12 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         # With what was given at construction, which a call's go over: refused before any image.
         whole = {**getattr(self, "_postprocess_params", {}), **postprocess}
         self._options(*(whole.get(name) for name in ("function_to_apply", "abstain", "coverage")))
+        if not_food is not None and not_food is not False:
+            block = own_block(self.model.config)
+            postprocess["farthest"] = threshold_of(block, not_food)
+            forward["not_food"] = block["not_food"]
+        elif not_food is False:  # of a call, where construction asked for it
+            postprocess["farthest"] = forward["not_food"] = None
         given = {"max_image_pixels": max_image_pixels, "on_error": on_error}
         preprocess = {name: value for name, value in given.items() if value is not None}
         return preprocess, forward, postprocess
@@ -169,13 +199,19 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         except InvalidImageError as error:
             raise InvalidImageError(f"{where}: {error}") from error
 
-    def _forward(self, model_inputs: dict[str, Any]):
+    def _forward(self, model_inputs: dict[str, Any], not_food: Mapping[str, Any] | None = None):
         # The model's own dtype: transformers 4's pipelines have none under this name.
         pixels = self.preprocessing.normalize(model_inputs["pixel_values"], self.model.dtype)
-        outputs = self.model(pixel_values=pixels)
+        if not_food is None:
+            found, outputs = {}, self.model(pixel_values=pixels)
+        else:
+            measure = distance_of(self.model.config, not_food)
+            with entering(self.model, not_food["head"]) as seen:
+                outputs = self.model(pixel_values=pixels)
+            found = {"distance": torch.from_numpy(measure(seen[0]))}
         if "error" in model_inputs:
-            return {"logits": outputs.logits, "error": model_inputs["error"]}
-        return outputs
+            found["error"] = model_inputs["error"]
+        return {"logits": outputs.logits, **found} if found else outputs
 
     def postprocess(
         self,
@@ -185,20 +221,28 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         language=None,
         abstain=None,
         coverage=None,
+        farthest=None,  # the greatest distance of food; None: not asked for
     ) -> list[dict[str, Any]] | dict[str, Any]:
         """Rank the labels of one image: {"label", "name", "score"}, best first; or see `answer`."""
         options = self._options(function_to_apply, abstain, coverage)
+        plain = options is None and farthest is None
         if error := model_outputs.get("error"):
-            return [{"error": error}] if options is None else unreadable(error)
+            return [{"error": error}] if plain else unreadable(error)
         if options is None:
-            return self._named(
-                super().postprocess(model_outputs, function_to_apply, top_k), language
-            )
-        labels = self.model.config.id2label
-        ranked = super().postprocess(model_outputs, function_to_apply, len(labels))
-        chances = probabilities(model_outputs["logits"][0].float().numpy())
-        by_label = {labels[i]: chance for i, chance in enumerate(chances)}
-        return answer(self._named(ranked, language), by_label, options, top_k)
+            ranked = super().postprocess(model_outputs, function_to_apply, top_k)
+            labels = self._named(ranked, language)
+            if plain:
+                return labels
+            found = {**EMPTY, "labels": labels}
+        else:
+            known = self.model.config.id2label
+            ranked = super().postprocess(model_outputs, function_to_apply, len(known))
+            chances = probabilities(model_outputs["logits"][0].float().numpy())
+            by_label = {known[i]: chance for i, chance in enumerate(chances)}
+            found = answer(self._named(ranked, language), by_label, options, top_k)
+        if farthest is not None:
+            found["not_food"] = float(model_outputs["distance"]) > farthest
+        return found
 
     def _options(self, function: Any, abstain: Any, coverage: Any) -> AnswerOptions | None:
         """Look up what an answer is asked beside labels; None: nothing."""
@@ -225,65 +269,22 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         """Save weights, processor and this code, so that the folder loads as this pipeline again.
 
         transformers itself leaves the code out where the pipeline was loaded with it.
+
+        Raises:
+            ValueError: the model's config speaks of a file of `food_distance` that cannot be read.
         """
         if kwargs.get("push_to_hub"):  # the model's files would go, and the code stay here
             raise ValueError("push_to_hub=True leaves the code out: call push_to_hub(repo) instead")
+        files = [Path(__file__).with_name(name) for name in CODE]
+        if "not_food" in own_block(self.model.config):
+            files.append(file_of(self.model.config))
+        # Read first: it may be saved where it came from.
+        contents = {path.name: path.read_bytes() for path in files}
         # Loading has put classes in the place of names, which are no JSON.
         self.model.config.custom_pipelines = json.loads(json.dumps(CUSTOM_PIPELINES))
         super().save_pretrained(save_directory, *args, **kwargs)
-        for name in ("food_classification.py", "food_answers.py", "food_images.py"):
-            code = Path(__file__).with_name(name).read_bytes()
-            (Path(save_directory) / name).write_bytes(code)
-
-
-def readable_name(label: str) -> str:
-    """Make a label readable: `baby_back_ribs` becomes `Baby back ribs`."""
-    return label.replace("_", " ").strip().capitalize()
-
-
-def own_block(config: Any) -> Mapping[str, Any]:
-    """Find the block `BLOCK` of a config of transformers, or of a parsed config.json; {} if none.
-
-    Raises:
-        ValueError: it is of a format that this code does not know.
-    """
-    is_json = isinstance(config, Mapping)
-    block = config.get(BLOCK) if is_json else getattr(config, BLOCK, None)
-    if block is None:
-        return {}
-    if isinstance(block, Mapping) and block.get("format") == BLOCK_FORMAT:
-        return block
-    found = block.get("format") if isinstance(block, Mapping) else block
-    raise ValueError(
-        f"{BLOCK} in config.json has format {_shortened(repr(found))}, and this code reads "
-        f"{BLOCK_FORMAT}: use the code that came with the model, or a newer vit-food101"
-    )
-
-
-def names_in(config: Any, language: str | None = None) -> Mapping[str, str]:
-    """Find what a model's labels are called in a language: {"hot_dog": "핫도그", ...}.
-
-    None is English, and {} where there is none. A label may be lacking.
-
-    Raises:
-        ValueError: the model has no names in this language; the line says in which it has.
-    """
-    names = own_block(config).get("names") or {}
-    if language is None:
-        return names.get("en", {})
-    if isinstance(language, str) and language in names:
-        return names[language]
-    there = (
-        f"give {' or '.join(sorted(names))}"
-        if names
-        else (
-            "it has none in any; leave language out, or give it names by "
-            "`food101 release RUN --output DIR --display_names FILE`"
-        )
-    )
-    raise ValueError(
-        f"language {_shortened(repr(language))}: the model has no names in it: {there}"
-    )
+        for name, content in contents.items():
+            (Path(save_directory) / name).write_bytes(content)
 
 
 # ---- several images -----------------------------------------------------------------------------

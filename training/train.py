@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     from training.run.console import report, way_on_of
     from training.run.folder import Run
     from training.run.methods import build_trainer_of, run_first_phase
+    from training.run.not_food import check_not_food, fit_not_food
     from training.run.trust import trust
 
     recipe = parse_recipe(sys.argv[1:] if argv is None else argv)
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
             splits = load_splits(recipe.data)
         with run.stage("model"):
             network = build_network(recipe.model, splits.label_names, recipe.training.seed)
+        check_not_food(recipe, network, splits)
         trainer = build_trainer_of(recipe, network, splits)
         run.start(trainer, network, splits)
         run_first_phase(run, network, splits)
@@ -47,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         run.save_model(trainer)
         with run.stage("trust"):
             trust(run, splits)
+        fit_not_food(run, splits)
         with run.stage("evaluate"):
             run.evaluate(splits)
         run.finish(trainer)

@@ -21,6 +21,7 @@ from typing import Any
 from inference.apps.predict import Answer
 
 HEADER = ("image", "rank", "label", "name", "score")
+DOUBT = "not_food"  # one column more, true or false, where it was asked for
 
 
 class Lines:
@@ -38,6 +39,8 @@ class Lines:
         more = answer.more or {}
         if more.get("answered") is False:
             said = f"not sure\n  perhaps: {said}"
+        if more.get("not_food"):
+            said = f"may be no food; {said}"
         if (names := more.get("set")) is not None:
             listed = ", ".join(row["name"] for row in names)
             said += f"\n  one of: {listed or '(no dish is likely enough)'}"
@@ -56,12 +59,13 @@ class Csv:
 
     def add(self, answer: Answer) -> None:
         """Print the rows of an image."""
+        doubt = () if answer.more is None else (str(answer.more["not_food"]).lower(),)
         if answer.labels and not self.has_header:
-            self.rows.writerow(HEADER)
+            self.rows.writerow([*HEADER, *([DOUBT] if doubt else [])])
             self.has_header = True
         for rank, row in enumerate(answer.labels, 1):
             found = (row["label"], row["name"], row["score"])
-            self.rows.writerow([as_text(answer.image), rank, *found])
+            self.rows.writerow([as_text(answer.image), rank, *found, *doubt])
 
     def end(self) -> None:
         """Do nothing: all is printed."""

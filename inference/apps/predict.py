@@ -15,6 +15,7 @@ import torch
 
 from inference.apps.images import Asked
 from inference.food_classification import FoodClassificationPipeline
+from inference.food_distance import distance_of
 from inference.food_images import InvalidImageError, decode_image
 from training.common.errors import UserError
 from training.common.machine import usable_cores
@@ -58,11 +59,11 @@ def predict_images(
         batch_size: images at once.
         count: counts all the images, if it comes to telling the time that is left; None: unknown.
         language: of the names; None: English where the model has them, else its labels.
-        options: abstain and coverage, as the food pipeline takes them.
+        options: abstain, coverage and not_food, as the food pipeline takes them.
 
     Raises:
         UserError: no such model; it is there but cannot be loaded, has no names in this language or
-            cannot keep what the options ask for, where the first file is to be read.
+            cannot say what the options ask for, where the first file is to be read.
     """
     folder = model_folder(model) or model
     wanted = {"top_k": top_k, "language": language, **options}
@@ -75,63 +76,84 @@ def _answers(
     revision: str | None,
     batch_size: int,
     count: Callable[[], int | None],
-    wanted: dict[str, Any],  # of the food pipeline, which takes it at construction
+    wanted: dict[str, Any],  # parameters of the food pipeline
 ) -> Iterator[Answer]:
     """Yield an answer for each of the images; see `predict_images`."""
-    classify = progress = None
+    asked_for = progress = None
     images, done = iter(images), 0
     with ThreadPoolExecutor(min(batch_size, usable_cores())) as pool:
         while batch := list(itertools.islice(images, batch_size)):
-            if classify is None and not all(asked.problem for asked in batch):
-                network = load_network(model, revision)
-                classify = _pipeline(network, wanted)
+            if asked_for is None and not all(asked.problem for asked in batch):
+                asked_for = _Labelling.of(load_network(model, revision), wanted)
                 progress = Progress(0)
-            read = list(pool.map(functools.partial(_read, classify), batch))
-            yield from _label(classify, batch, read, wanted)
+            read = list(pool.map(functools.partial(_read, asked_for), batch))
+            yield from _label(asked_for, batch, read)
             done += len(batch)
             if progress and progress.is_due(done):
                 progress.total = progress.total or count() or 0
                 _tell(progress)
 
 
-def _pipeline(network: Network, wanted: dict[str, Any]) -> FoodClassificationPipeline:
-    parts = {"model": network.model, "image_processor": network.processor}
-    try:
-        return FoodClassificationPipeline(**parts, **wanted)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+@dataclass(frozen=True)
+class _Labelling:
+    """The pipeline, and what its steps are to be called with."""
+
+    classify: FoodClassificationPipeline
+    forward: dict[str, Any]
+    postprocess: dict[str, Any]
+
+    @classmethod
+    def of(cls, network: Network, wanted: dict[str, Any]) -> _Labelling:
+        """Make the pipeline of a network.
+
+        Raises:
+            UserError: the network does not have what is asked for.
+        """
+        parts = {"model": network.model, "image_processor": network.processor}
+        classify = FoodClassificationPipeline(**parts)
+        try:
+            _, forward, postprocess = classify._sanitize_parameters(**wanted)
+            if forward.get("not_food"):  # its file is read now: a person can mend what is wrong
+                distance_of(network.model.config, forward["not_food"])
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        return cls(classify, forward, postprocess)
 
 
-def _read(classify: FoodClassificationPipeline | None, asked: Asked) -> torch.Tensor | str:
+def _read(asked_for: _Labelling | None, asked: Asked) -> torch.Tensor | str:
     """Decode and crop an image, uint8 (3, height, width); or say why not."""
     if asked.problem:
         return asked.problem
     try:
-        return classify.preprocessing.crop(decode_image(asked.path))
+        return asked_for.classify.preprocessing.crop(decode_image(asked.path))
     except InvalidImageError as error:
         return str(error)
 
 
 def _label(
-    classify: FoodClassificationPipeline | None,  # None: there is no image in the batch
+    asked_for: _Labelling | None,  # None: there is no image in the batch
     batch: list[Asked],
     read: list[torch.Tensor | str],
-    wanted: dict[str, Any],
 ) -> Iterator[Answer]:
     """Yield the answers of one batch, in its order; the forward pass is of what could be read."""
     pixels = [each for each in read if isinstance(each, torch.Tensor)]
+    outputs = {}
     if pixels:
-        logits = classify.forward({"pixel_values": torch.stack(pixels)})["logits"].split(1)
-    rows = iter(logits if pixels else ())
+        together = {"pixel_values": torch.stack(pixels)}
+        outputs = asked_for.classify.forward(together, **asked_for.forward)
+    rows = 0
     for asked, each in zip(batch, read, strict=True):
         if isinstance(each, str):
             yield Answer(asked.path, [], each)
+            continue
+        names = [name for name in ("logits", "distance") if name in outputs]
+        one = {name: outputs[name][rows : rows + 1] for name in names}
+        said = asked_for.classify.postprocess(one, **asked_for.postprocess)
+        rows += 1
+        if isinstance(said, dict):
+            yield Answer(asked.path, said.pop("labels"), more=said)
         else:
-            found = classify.postprocess({"logits": next(rows)}, **wanted)
-            if isinstance(found, dict):
-                yield Answer(asked.path, found.pop("labels"), more=found)
-            else:
-                yield Answer(asked.path, found)
+            yield Answer(asked.path, said)
 
 
 def _tell(progress: Progress) -> None:

@@ -8,6 +8,7 @@ half, which measures what the block shows.
 from typing import Any, Protocol
 
 from model_card.sections.classes import ByDish, MostConfused
+from model_card.sections.not_food import NotFood
 from model_card.sections.trust import Abstention, Calibration, Sets
 
 
@@ -31,4 +32,11 @@ class Block(Protocol):
         ...
 
 
-BLOCKS: tuple[Block, ...] = (ByDish(), MostConfused(), Calibration(), Abstention(), Sets())
+BLOCKS: tuple[Block, ...] = (
+    ByDish(),
+    MostConfused(),
+    Calibration(),
+    Abstention(),
+    Sets(),
+    NotFood(),
+)

@@ -21,6 +21,7 @@ FILES = {
     "evaluation.json",
     "food_answers.py",
     "food_classification.py",
+    "food_distance.py",
     "food_images.py",
     "model.safetensors",
     "predictions.csv",
@@ -58,7 +59,9 @@ def test_the_card_names_the_repository_and_pins_the_tag(real_run, pushed):
     card = real_run.hub.files("user/food-vit")["README.md"].decode()
     assert 'model="user/food-vit"' in card and 'revision="v1.0"' in card
     assert "user/repo" not in card
-    for name in ("food_classification.py", "food_answers.py", "food_images.py"):
+    for name in (
+        "food_classification.py", "food_answers.py", "food_distance.py", "food_images.py",
+    ):  # fmt: skip
         assert hashlib.sha256((real_run.release / name).read_bytes()).hexdigest() in card
 
 

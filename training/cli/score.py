@@ -124,7 +124,7 @@ def predict(args: argparse.Namespace) -> int:
 
     Raises:
         UserError: there is no such model, it has no names in the language, it cannot keep what
-            `--abstain` or `--coverage` ask for, or standard input names no image.
+            `--abstain`, `--coverage` or `--not_food` ask for, or standard input names no image.
     """
     options = {"abstain": args.abstain, "coverage": args.coverage}
     if args.csv and (asked := [name for name, value in options.items() if value is not None]):
@@ -149,6 +149,7 @@ def predict(args: argparse.Namespace) -> int:
         count,
         args.language,
         **options,
+        not_food=args.not_food,
     ):
         if answer.error is None:
             answered += 1
@@ -193,6 +194,15 @@ def _add_predict(verbs: Any) -> None:
         metavar="SHARE",
         type=number,
         help="name the dishes among which the right one is so often, as 0.9",
+    )
+    p.add_argument(
+        "--not_food",
+        metavar="SHARE",
+        nargs="?",
+        const=True,
+        default=False,
+        type=number,
+        help="say what may be no food; SHARE of real food is refused too (alone: 0.05)",
     )
     p.add_argument("--revision", help="of a model on the Hub")
     p.add_argument(

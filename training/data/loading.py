@@ -34,7 +34,7 @@ from training.data.partition import (
 )
 from training.data.reduced import Cache, find_or_build
 from training.data.sources import load_source
-from training.data.splits import Cut, Inventory, Source, Split, Splits, fingerprint_of
+from training.data.splits import Cut, Inventory, Source, Split, Splits
 from training.data.usable import usable_splits
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def load_splits(args: DataArguments, quiet: bool = False) -> Splits:
         rows, selection, share = _cut_selection(train, rows, args, notes)
     else:
         selection, share = found.splits[plan.selection], None
-    originals = _slice(train, rows, "training")
+    originals = train.take(rows, "training")
     identical = _count_identical(test, train if plan.test else originals)
     if not quiet:
         used = _used_note(train, selection, test, plan)
@@ -262,7 +262,7 @@ def _cut_test(train: Split, args: DataArguments, notes: list[str]) -> tuple[list
         f"(test_fraction {fraction:g}, stratified by label, equal files on one side, seed {args.split_seed})"
     )
     notes += _raised_note("test_fraction", fraction, raised, len(chosen), train)
-    return kept, replace(_slice(train, chosen, "test"), cut=made)
+    return kept, replace(train.take(chosen, "test"), cut=made)
 
 
 def _cut_again(found: Prepared, args: DataArguments, made_by: Cut) -> Split:
@@ -296,7 +296,7 @@ def _cut_selection(
     )
     notes += _raised_note("selection_fraction", fraction, raised, len(chosen), train)
     kept, chosen = ([rows[i] for i in part] for part in (kept, chosen))
-    return kept, _slice(train, chosen, "selection"), fraction
+    return kept, train.take(chosen, "selection"), fraction
 
 
 def _raised_note(key: str, fraction: float, raised: bool, count: int, train: Split) -> list[str]:
@@ -306,13 +306,6 @@ def _raised_note(key: str, fraction: float, raised: bool, count: int, train: Spl
         f"{key} {fraction:g} is too small for an image of each of {len(train.label_names)} labels: raised to "
         f"{count:,} images"
     ]
-
-
-def _slice(train: Split, rows: list[int], name: str) -> Split:
-    dataset, content = train.dataset.select(rows), tuple(train.content[i] for i in rows)
-    fingerprint = fingerprint_of(train.label_names, dataset["label"][:], content)
-    paths = tuple(train.paths[i] for i in rows)
-    return Split(name, dataset, train.label_names, fingerprint, content, paths=paths)
 
 
 # ---- what is refused, and what is said ----------------------------------------------------------

@@ -48,6 +48,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def take(self, rows: list[int], name: str | None = None) -> Split:
+        """Make a split of some of the rows, in this order; None keeps the name."""
+        dataset, content = self.dataset.select(rows), tuple(self.content[i] for i in rows)
+        return Split(
+            name or self.name,
+            dataset,
+            self.label_names,
+            fingerprint_of(self.label_names, dataset["label"][:], content),
+            content,
+            paths=tuple(self.paths[i] for i in rows),
+        )
+
 
 @dataclass(frozen=True)
 class Splits:

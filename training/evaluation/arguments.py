@@ -16,5 +16,10 @@ class TrustArguments:
         "divide the scores by one temperature, so that they mean what they say (arXiv:1706.04599)",
     )
 
+    not_food: bool = key(
+        False,
+        "fit what tells pictures without food: a forward pass over up to 20,000 training images, some MB",
+    )
+
     def __post_init__(self) -> None:
         check_ranges(self)

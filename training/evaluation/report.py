@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
+from inference.food_distance import FoodDistance, distance_of
+from training.common.errors import UserError
 from training.common.files import write_json, write_text
 from training.common.machine import device_name, now, versions
 from training.data.splits import Source, Split
@@ -25,10 +27,12 @@ from training.evaluation.classification import FoodMetrics
 from training.evaluation.formats import FORMAT
 from training.evaluation.intervals import wilson_interval
 from training.evaluation.metrics import reported_metrics
-from training.evaluation.scoring import score
+from training.evaluation.not_food import RefusedFood
+from training.evaluation.scoring import score_and_measure
 from training.evaluation.section import Scored, Section
 from training.evaluation.trust_sections import Abstention, Calibration, Sets
 from training.input.eval_images import decoder_name, evaluation_images
+from training.model.config_block import read_block
 from training.model.network import Network, label_names_of, load_network
 from training.model.weights import weights_sha256
 
@@ -39,6 +43,7 @@ SECTIONS: tuple[Section, ...] = (
     Calibration(),
     Abstention(),
     Sets(),
+    RefusedFood(),
 )
 
 
@@ -67,14 +72,16 @@ def evaluate_model(
     """
     network = load_network(model, revision)
     images = evaluation_images(split, network.preprocessing, cache_gb)
+    distance, head = distance_to_food(network)
     started = time.monotonic()
-    logits = score(network, images, batch_size, num_workers)
+    logits, distances = score_and_measure(network, images, batch_size, num_workers, distance, head)
     seconds = time.monotonic() - started
     scored = Scored(
         logits=logits,
         labels=np.asarray(split.dataset["label"][:]),
         label_names=label_names_of(network.model.config),
         network=network,
+        distances=distances,
     )
     report = {
         "format": FORMAT,
@@ -93,6 +100,21 @@ def evaluate_model(
         "created": now(),
     }
     return report, logits
+
+
+def distance_to_food(network: Network) -> tuple[FoodDistance | None, str]:
+    """Read what a model tells pictures without food by, and the name of its head; (None, ""): nothing.
+
+    Raises:
+        UserError: its config speaks of a file that is not there, or is another one.
+    """
+    facts = read_block(network.model.config).get("not_food")
+    if not facts:
+        return None, ""
+    try:
+        return distance_of(network.model.config, facts), facts["head"]
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def describe_data(source: Source, split: Split) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class Scored:
     label_names: list[str]  # in the order of the class ids
     # Whose answers they are, with its config's block; None: only the logits are known.
     network: Network | None
+    # From the food of the training images, float64 (num_images,); None: the model has no such measure.
+    distances: np.ndarray | None = None
 
 
 class Section(Protocol):

@@ -23,6 +23,7 @@ from transformers import pipeline
 
 from training.common.errors import UserError
 from training.common.files import read_json, write_json, write_text
+from training.evaluation.not_food import FILE
 from training.evaluation.predictions import read_predictions
 from training.hub.contents import (
     CODE,
@@ -101,6 +102,8 @@ def _copy(run: Path, record: dict[str, Any], building: Path, config: dict[str, A
     """Copy everything but card and manifest; run.json and config.json are changed on the way."""
     for name in ("model.safetensors", "preprocessor_config.json"):
         shutil.copyfile(run / "model" / name, building / name)
+    if "not_food" in read_block(config):
+        shutil.copyfile(run / "model" / FILE, building / FILE)
     for path in code_sources():
         shutil.copyfile(path, building / path.name)
     for name in ("evaluation.json", "predictions.csv"):
@@ -168,6 +171,9 @@ def load_back(folder: Path, run: Path) -> None:
         "food pipeline": food(image, top_k=num_labels),
         "stock pipeline": stock(image, top_k=num_labels),
     }
+    if (folder / FILE).is_file():
+        with_distance = food(image, top_k=num_labels, not_food=True)
+        answers["food pipeline with not_food"] = with_distance["labels"]
     if (folder / "handler.py").is_file():
         body = base64.b64encode(Path(image).read_bytes()).decode()
         with endpoint_handler(folder) as handler:

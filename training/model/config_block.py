@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from inference.food_classification import BLOCK, BLOCK_FORMAT, own_block
+from inference.food_answers import BLOCK, BLOCK_FORMAT, own_block
 from training.common.errors import UserError
 
 # Key -> what its value is.
@@ -22,6 +22,8 @@ KEYS = {
     "temperature": "what the scores were divided by, in the head's weights; absent: by nothing",
     "held_out": "n images and source of the scores that temperature, thresholds and sets come from",
     "thresholds": "accuracy of what is answered -> the least probability of an answer; null: none keeps it",
+    "not_food": "file, score, head and thresholds that tell pictures without food, see "
+    "`inference.food_distance`; absent: the model does not tell them",
     "sets": "how often a set holds the right label -> the least probability of a label in it",
 }
 

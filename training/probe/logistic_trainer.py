@@ -28,11 +28,11 @@ from training.data.splits import Splits
 from training.engine.checkpoints import HEAD, OUT_OF_FOLD, PROBE_RESULT
 from training.engine.trainer import BaseTrainer
 from training.engine.training_arguments import Settings
+from training.evaluation.features import Features, image_features
 from training.evaluation.metrics import SUMMARY
 from training.input.batch import EpochSampler
 from training.model.head import head_of
 from training.model.network import Network
-from training.probe.features import Features, image_features
 from training.probe.folds import ALWAYS_TRAINED, split_into_folds
 from training.probe.heads import Heads, HeadsMethod, copy_head, save_head
 from training.probe.logistic import Fitted, Problem

@@ -22,10 +22,10 @@ from training.engine.checkpoints import HEAD, PROBE, PROBE_RESULT
 from training.engine.trainer import FoodTrainer
 from training.engine.training_arguments import FineTuningArguments, Settings
 from training.engine.wiring import build_trainer, check_trained
+from training.evaluation.features import check_head
 from training.model.head import head_of
 from training.model.network import Network
 from training.probe.arguments import ProbeArguments
-from training.probe.features import check_head
 from training.probe.heads import copy_head, refuse_shards
 from training.probe.logistic_trainer import LogisticTrainer, log_strengths
 from training.probe.solver import LOGISTIC, choose_solver, most_images
@@ -34,6 +34,9 @@ from training.probe.trainer import ProbeTrainer, log_rates, scaled_rate
 logger = logging.getLogger(__name__)
 
 NOT_ACTING = "keys about epochs, steps, batches and learning rates, label smoothing and metric_for_best_model"
+
+# What a network without a linear head is refused for, and the cure: see `check_head`.
+OF_A_PROBE = "a linear probe", "give another model, or tune full"
 
 # Measured on 300 photographs: after 150 steps a head is 6 points behind logistic regression, after 1,500
 # 4. 10 epochs of Food-101 in batches of 256 are 2,640.
@@ -55,7 +58,7 @@ def build_probe(
     """
     args, alone = settings.training, settings.method.tune == "linear_probe"
     num_images = len(splits.originals) + (len(splits.selection) if alone else 0)
-    check_head(network)
+    check_head(network, *OF_A_PROBE)
     most = most_images(len(splits.label_names), head_of(network.model).in_features)
     solver, why = choose_solver(probe, settings, num_images, most)
     changed = dataclasses.replace(settings, training=probe_arguments(args, probe))
@@ -100,7 +103,7 @@ def build_after_probe(
         UserError: as `build_probe`, so that nothing is trained that the first phase could not
             begin, or as `build_trainer`.
     """
-    check_head(network)
+    check_head(network, *OF_A_PROBE)
     trainer = build_trainer(network, splits, settings, eval_cache_gb)
     if trainer.is_sharded:
         refuse_shards(settings.method.tune)

@@ -33,12 +33,12 @@ from training.engine.loss import Criterion
 from training.engine.trainer import BaseTrainer
 from training.engine.training_arguments import FineTuningArguments, Settings
 from training.evaluation.classification import classification_metrics
+from training.evaluation.features import Features, image_features
 from training.evaluation.metrics import LESS_IS_BETTER, SUMMARY
 from training.input.batch import EpochSampler
 from training.model.head import head_of
 from training.model.network import Network
 from training.probe.arguments import MAX_RATE, ProbeArguments
-from training.probe.features import Features, image_features
 from training.probe.heads import Heads, HeadsMethod, copy_head, save_head
 from training.probe.solver import SGD
 

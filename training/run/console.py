@@ -12,7 +12,7 @@ import datasets
 from accelerate import PartialState
 from transformers import logging as transformers_logging
 
-from inference.food_classification import readable_name
+from inference.food_answers import readable_name
 from training.common.errors import UserError
 from training.common.signals import Interrupted
 from training.engine.checkpoints import is_begun

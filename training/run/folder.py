@@ -6,7 +6,8 @@ checkpoint-N/       what a resume needs
 probe.json          what a linear probe chose, and head.safetensors, the head (tune: linear_probe);
                     out_of_fold.safetensors, where a cross-validation chose
 probe/              the same and its checkpoints (tune: probe_then_full)
-model/              the selected weights, config and image processor; scores are calibrated
+model/              the selected weights, config and image processor; scores are calibrated; with not_food
+                    not_food.safetensors, see `training.evaluation.not_food`
 selection.npz       its scores of held-out images, see `training.evaluation.held_out`
 images.csv          split, label, SHA-256 and path of every image; left_out.csv what is not used
 evaluation.json     the report on the test split; predictions.csv beside it

@@ -26,24 +26,28 @@ from transformers import AutoModelForImageClassification
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 try:  # as the endpoint does: this folder is on the path
-    from food_answers import AnswerOptions, answer, options_of, probabilities
-    from food_classification import (
-        from_base64,
-        from_data_url,
+    from food_answers import (
+        AnswerOptions,
+        answer,
         names_in,
+        options_of,
         own_block,
+        probabilities,
         readable_name,
     )
+    from food_classification import from_base64, from_data_url
     from food_images import InvalidImageError, Preprocessing, decode_image
 except ImportError:  # as a part of this project
-    from inference.food_answers import AnswerOptions, answer, options_of, probabilities
-    from inference.food_classification import (
-        from_base64,
-        from_data_url,
+    from inference.food_answers import (
+        AnswerOptions,
+        answer,
         names_in,
+        options_of,
         own_block,
+        probabilities,
         readable_name,
     )
+    from inference.food_classification import from_base64, from_data_url
     from inference.food_images import InvalidImageError, Preprocessing, decode_image
 
 BATCH = 16  # images of one request that go through the network at once

@@ -7,7 +7,8 @@ import json
 import pytest
 from transformers import AutoModelForImageClassification, ViTForImageClassification, pipeline
 
-from inference.food_classification import FoodClassificationPipeline, names_in, readable_name
+from inference.food_answers import names_in, readable_name
+from inference.food_classification import FoodClassificationPipeline
 from tests.unit.pictures import LABELS, photo
 from training.model.config_block import merge_block, read_block
 from training.model.names import names_of

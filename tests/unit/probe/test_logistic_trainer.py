@@ -18,9 +18,9 @@ from tests.unit.toys import jpeg, tiny_network, tiny_settings, write_image_folde
 from training.common.errors import UserError
 from training.data.arguments import DataArguments
 from training.data.loading import load_splits
+from training.evaluation.features import image_features
 from training.model.head import head_of
 from training.probe.arguments import ProbeArguments
-from training.probe.features import image_features
 from training.probe.logistic_trainer import LogisticTrainer, check_labels
 from training.probe.phases import build_probe
 

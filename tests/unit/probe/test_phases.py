@@ -16,8 +16,8 @@ from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, pipe
 from tests.unit.toys import TINY_VIT, tiny_network, tiny_settings, train, write_recipe
 from training.common.errors import UserError
 from training.engine.trainer import FoodTrainer
+from training.evaluation import features
 from training.model.network import load_network
-from training.probe import features
 from training.probe import phases as probe
 from training.probe.arguments import ProbeArguments
 from training.probe.logistic_trainer import LogisticTrainer

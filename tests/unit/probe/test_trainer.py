@@ -14,10 +14,10 @@ from transformers import EvalPrediction
 
 from tests.unit.toys import tiny_network, tiny_settings
 from training.common.errors import UserError
+from training.evaluation.features import image_features
 from training.model.head import head_of
 from training.probe import trainer as probe
 from training.probe.arguments import ProbeArguments
-from training.probe.features import image_features
 from training.probe.phases import build_probe
 from training.probe.trainer import ProbeTrainer, best_rate, log_rates, scaled_rate
 

@@ -53,6 +53,24 @@ def test_rows(printed):
     assert printed(Csv(), ANSWERS[1:2]) == ""
 
 
+def test_what_may_be_no_food(printed):
+    more = {"answered": None, "set": None, "not_food": True}
+    answers = [
+        Answer("cat.jpg", ROWS, more=more),
+        Answer("pie.jpg", ROWS, more={**more, "not_food": False}),
+    ]
+    assert [line.split("%")[0] for line in printed(Lines(), answers).splitlines()] == [
+        "cat.jpg: may be no food; Mac, cheese 75.0",
+        "pie.jpg: Mac, cheese 75.0",
+    ]
+    rows = list(csv.reader(io.StringIO(printed(Csv(), answers))))
+    assert (
+        rows[0][-1] == "not_food" and [row[-1] for row in rows[1:]] == ["true"] * 2 + ["false"] * 2
+    )
+    first, _ = json.loads(printed(Json(), answers))
+    assert first == {"image": "cat.jpg", "labels": ROWS, **more}
+
+
 def test_one_array(printed):
     out = printed(Json())
     assert out.count("\n") == 1 and json.loads(out) == [

@@ -59,6 +59,16 @@ def test_the_model_is_looked_for_at_once_and_loaded_for_the_first_image(tiny_run
     assert labelled(tiny_run, []) == []
 
 
+def test_what_is_no_food_needs_a_model_that_tells_it(tiny_run, tmp_path):
+    (tmp_path / "good.jpg").write_bytes(jpeg(0))
+    with pytest.raises(
+        UserError, match="not_food True: the model has nothing to tell it by: train"
+    ):
+        labelled(tiny_run, [tmp_path / "good.jpg"], not_food=True)
+    (answer,) = labelled(tiny_run, [tmp_path / "good.jpg"], not_food=False)
+    assert answer.more is None
+
+
 def test_no_more_than_a_batch_is_read_ahead(tiny_run, tmp_path):
     """So that memory does not grow with the number of images."""
     (tmp_path / "good.jpg").write_bytes(jpeg(0))

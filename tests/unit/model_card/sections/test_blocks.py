@@ -36,6 +36,7 @@ def test_the_blocks_are_shown_in_their_order():
         "calibration",
         "abstention",
         "sets",
+        "not_food",
     ]
 
 

@@ -55,8 +55,8 @@ def test_it_is_the_file_of_the_release(handler, folder):
     assert type(handler).__module__ == "handler.py"
     assert Path(type(handler)._pixels.__code__.co_filename).parent == folder
     assert sorted(p.name for p in folder.iterdir() if p.suffix != ".json") == [
-        "food_answers.py", "food_classification.py", "food_images.py", "handler.py", "model.safetensors",
-        "requirements.txt",
+        "food_answers.py", "food_classification.py", "food_distance.py", "food_images.py", "handler.py",
+        "model.safetensors", "requirements.txt",
     ]  # fmt: skip
 
 

@@ -26,12 +26,18 @@ from transformers import (
 
 from tests.unit.toys import LABELS, TINY_VIT, tiny_network
 from training.common.errors import UserError
+from training.evaluation import features
+from training.evaluation.features import (
+    Features,
+    check_head,
+    features_key,
+    head_input,
+    image_features,
+)
 from training.evaluation.scoring import score
 from training.input.eval_images import EvalImages
 from training.model.head import head_of
 from training.model.network import Network
-from training.probe import features
-from training.probe.features import Features, check_head, features_key, head_input, image_features
 
 labels = {"id2label": dict(enumerate(LABELS)), "label2id": {n: i for i, n in enumerate(LABELS)}}
 CONFIGS = {
@@ -76,7 +82,7 @@ def refuse(*args: object) -> None:
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_head_of_a_feature_is_the_network_of_the_image(splits, kind):
     network = network_of(kind)
-    check_head(network)
+    check_head(network, "a linear probe", "give another model, or tune full")
     found = image_features(network, splits.originals, 0, 0)
     assert found.dtype == torch.float32
     assert found.shape == (len(splits.train), head_of(network.model).in_features)
@@ -129,7 +135,7 @@ def test_a_network_without_one_linear_head_is_refused():
     config = DeiTConfig(**TINY_VIT, **labels)
     network = with_model(DeiTForImageClassificationWithTeacher(config))  # the mean of two heads
     with pytest.raises(UserError, match="DeiTForImageClassificationWithTeacher is not known"):
-        check_head(network)
+        check_head(network, "a linear probe", "give another model, or tune full")
 
 
 def test_damaged_weights_are_named(splits):

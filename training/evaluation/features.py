@@ -1,6 +1,7 @@
 """Features, the inputs of the classifier head: computed once for each image and kept.
 
-While the network is frozen, its head needs nothing else of an image. A feature is the input of the
+A probe learns from them, and "not food" is a distance between them. While the network is frozen, its
+head needs nothing else of an image. A feature is the input of the
 last linear layer: ViT's class token after the last norm, a ResNet's or ConvNeXt's pooled map. Images
 pass as in evaluation, without augmentation, and in float32 whatever the launcher's precision is, so
 that the head's scores of a feature are the network's own. Features are kept beside the decoded
@@ -17,6 +18,7 @@ import json
 import logging
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,13 +88,10 @@ def image_features(
     Raises:
         UserError: an image is not the one that was checked, or a feature is not finite.
     """
-    shape = len(split), head_of(network.model).in_features
-    path = cache_folder() / f"features-{features_key(network, split.content)}.npy"
-    found = open_array(path, shape, np.float32) if limit_gb else None
-    if all(gather_object([found is not None])):
-        if PartialState().is_main_process:
-            logger.info(f"features of {len(split)} {split.name} images: from {path}")
+    found = kept_features(network, split, limit_gb)
+    if found is not None:
         return torch.from_numpy(found)
+    shape, path = _place(network, split)
     features = compute_features(network, split, num_workers)
     if not np.isfinite(features).all():
         raise UserError(
@@ -115,6 +114,26 @@ def image_features(
                 f"for the cache does not take their {size_of(shape, np.float32) / GB:.2g} GB: {reason}"
             )
     return torch.from_numpy(features)
+
+
+def kept_features(network: Network, split: Split, limit_gb: float) -> np.ndarray | None:
+    """Find a split's features in the cache; None where a process has none, or `limit_gb` is 0.
+
+    All processes call this together. The array is float32 (num_images, width), a copy-on-write map.
+    """
+    shape, path = _place(network, split)
+    found = open_array(path, shape, np.float32) if limit_gb else None
+    if not all(gather_object([found is not None])):
+        return None
+    if PartialState().is_main_process:
+        logger.info(f"features of {len(split)} {split.name} images: from {path}")
+    return found
+
+
+def _place(network: Network, split: Split) -> tuple[tuple[int, int], Path]:
+    """Say the shape of a split's features, and where the cache keeps them."""
+    shape = len(split), head_of(network.model).in_features
+    return shape, cache_folder() / f"features-{features_key(network, split.content)}.npy"
 
 
 def compute_features(network: Network, split: Split, num_workers: int) -> np.ndarray:
@@ -164,8 +183,11 @@ def head_input(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
         hook.remove()
 
 
-def check_head(network: Network) -> None:
+def check_head(network: Network, purpose: str, cure: str) -> None:
     """Refuse a network whose scores are more than one linear layer on its feature.
+
+    Args:
+        purpose, cure: what it is for, and what to do without: "a linear probe", "give another model".
 
     Raises:
         UserError: the network's scores are something else; the message names its class.
@@ -180,8 +202,8 @@ def check_head(network: Network) -> None:
     model.train(was_training)
     if not fits:
         raise UserError(
-            f"a linear probe of {type(model).__name__} is not known: its scores are not those of one "
-            "linear layer on one feature an image; give another model, or tune full"
+            f"{purpose} of {type(model).__name__} is not known: its scores are not those of one "
+            f"linear layer on one feature an image; {cure}"
         )
 
 
