@@ -252,16 +252,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def shrinkage_table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: Mahalanobis++ with the covariance shrunk in several ways, all drawn pictures."""
+    """Markdown: Mahalanobis with the covariance shrunk in several ways, all drawn pictures."""
     lines = [
-        "Mahalanobis++ by how its covariance is shrunk: all drawn pictures, AUROC.",
+        "Mahalanobis by how its covariance is shrunk: all drawn pictures, AUROC.",
         "",
         f"| network | n | {' | '.join(SHRINKAGES)} |",
         f"| --- | --- |{' --- |' * len(SHRINKAGES)}",
     ]
     for row in rows:
         ways = {"oas": row["scores"], **row["shrinkage"]}
-        cells = [f"{ways[each]['Mahalanobis++']['drawn']:.4f}" for each in SHRINKAGES]
+        cells = [f"{ways[each]['Mahalanobis']['drawn']:.4f}" for each in SHRINKAGES]
         lines.append(f"| {row['network']} | {row['n']['train']:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a picture is from the food that a model was trained on, uploaded beside `food_classification`.
 
-What enters the model's last layer, brought to length 1, is compared with the mean of each dish by one
-covariance for all of them (Mahalanobis++, arXiv:2505.18032); the least distance counts. Means and
-covariance lie in not_food.safetensors beside the weights; what the config's block says of them:
+What enters the model's last layer is compared with the mean of each dish by one covariance for all of
+them (Mahalanobis, arXiv:1807.03888); the least distance counts. Means and covariance lie in
+not_food.safetensors beside the weights; what the config's block says of them:
 
-    {"format": 1, "file": "not_food.safetensors", "sha256": ..., "score": "mahalanobis++",
+    {"format": 1, "file": "not_food.safetensors", "sha256": ..., "score": "mahalanobis",
      "head": "classifier", "thresholds": {"0.05": 431.2, ...}, ...}
 
 It imports the standard library, numpy, torch, safetensors and transformers only.
@@ -25,7 +25,7 @@ import safetensors.numpy
 import torch
 from transformers.utils import cached_file
 
-FILE, FORMAT, SCORE = "not_food.safetensors", 1, "mahalanobis++"
+FILE, FORMAT, SCORE = "not_food.safetensors", 1, "mahalanobis"
 SHARE = 0.05  # of real food that is refused, unless another is asked for
 
 # What to do where a model has nothing to compare with.
@@ -37,7 +37,7 @@ class FoodDistance:
 
     Args:
         arrays: `centre` (width,), the mean of all; `whitening` (width, width), whose product with a
-            difference of unit features has the covariance 1 within a dish; `means` (num_dishes,
+            difference of features has the covariance 1 within a dish; `means` (num_dishes,
             width), centred and whitened.
 
     Raises:
@@ -61,9 +61,7 @@ class FoodDistance:
         """Compute float64 (n,) of features (n, width), an array or a tensor of any dtype and device."""
         if isinstance(features, torch.Tensor):
             features = features.detach().to("cpu", torch.float64).numpy()
-        features = np.asarray(features, np.float64)
-        length = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-        moved = (features / length - self.centre) @ self.whitening
+        moved = (np.asarray(features, np.float64) - self.centre) @ self.whitening
         # A dish at a time: all differences at once would be num_dishes times the features.
         return np.min([np.square(moved - mean).sum(1) for mean in self.means], axis=0)
 

@@ -94,7 +94,7 @@ EVALUATION = {
         ],
     },
     "not_food": {
-        "score": "mahalanobis++", "n_fitted": 20000, "n_held_out": 3787,
+        "score": "mahalanobis", "n_fitted": 20000, "n_held_out": 3787,
         "shares": [
             {"promised": 0.05, "threshold": 431.2, "refused": 0.051, "interval": [0.0484, 0.0538]},
         ],

@@ -85,7 +85,6 @@ def fit(features: np.ndarray, labels: np.ndarray) -> tuple[dict[str, np.ndarray]
         The arrays, and the shrinkage, from 0 (none) to 1.
     """
     features = features.astype(np.float64)
-    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     centre = features.mean(0)
     kinds, which = np.unique(labels, return_inverse=True)
     means = np.stack([features[which == i].mean(0) for i in range(len(kinds))])

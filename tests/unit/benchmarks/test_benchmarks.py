@@ -214,6 +214,7 @@ OTHERS = {
     "ablation.json",
     "decode_peaks.json",
     "mutations.json",
+    "not_food.json",
     "versions.json",
 }  # which measure no ratio
 RATIOS = sorted(p for p in (BENCHMARKS / "results").glob("*.json") if p.name not in OTHERS)

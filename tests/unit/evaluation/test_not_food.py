@@ -36,25 +36,24 @@ def clouds(n: int, seed: int = 0, scale: float = 1.0) -> tuple[np.ndarray, np.nd
 def test_the_distance_is_that_of_the_definition():
     features, labels = clouds(600)
     arrays, shrinkage = fit(features, labels)
-    unit = features.astype(np.float64) / np.linalg.norm(features, axis=1, keepdims=True)
-    means = np.stack([unit[labels == i].mean(0) for i in range(3)])
-    inside = unit - means[labels]
+    wide = features.astype(np.float64)
+    means = np.stack([wide[labels == i].mean(0) for i in range(3)])
+    inside = wide - means[labels]
     covariance = inside.T @ inside / len(inside)
     shrunk = (1 - shrinkage) * covariance
     shrunk += shrinkage * np.trace(covariance) / WIDTH * np.eye(WIDTH)
     precision = np.linalg.inv(shrunk)
-    expected = [min((x - m) @ precision @ (x - m) for m in means) for x in unit[:50]]
+    expected = [min((x - m) @ precision @ (x - m) for m in means) for x in wide[:50]]
     assert np.allclose(FoodDistance(arrays)(features[:50]), expected, rtol=1e-3)
     assert 0 < shrinkage < 0.2
     assert all(array.dtype == np.float32 for array in arrays.values())
 
 
-def test_what_lies_elsewhere_is_farther_and_a_longer_feature_is_not():
+def test_what_lies_elsewhere_is_farther():
     features, labels = clouds(600)
     distance = FoodDistance(fit(features, labels)[0])
     food, other = clouds(200, seed=1)[0], np.random.default_rng(2).normal(0, 3, (200, WIDTH))
     assert np.quantile(distance(food), 0.95) < np.quantile(distance(other), 0.05)
-    assert np.allclose(distance(food), distance(food * 5), rtol=1e-5)
 
 
 def test_few_images_and_units_that_never_move():

@@ -10,7 +10,7 @@ SHARES = [
     {"promised": 0.02, "threshold": 512.3, "refused": 0.016, "interval": [0.008, 0.03]},
     {"promised": 0.05, "threshold": 431.27, "refused": 0.052, "interval": [0.035, 0.07]},
 ]
-VALUE = {"score": "mahalanobis++", "n_fitted": 20000, "n_held_out": 3787, "shares": SHARES}
+VALUE = {"score": "mahalanobis", "n_fitted": 20000, "n_held_out": 3787, "shares": SHARES}
 
 
 def test_promised_and_measured_stand_side_by_side():
