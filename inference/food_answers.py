@@ -226,5 +226,5 @@ def _nothing_stored(said: str, what: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())  # an array's has lines
     return text if len(text) <= 60 else f"{text[:60]}..."

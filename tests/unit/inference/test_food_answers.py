@@ -182,6 +182,7 @@ BAD = [
     ({"abstain": float("nan")}, f"abstain=nan: {STORED_TARGETS}"),
     ({"abstain": [0.95]}, f"abstain=[0.95]: {STORED_TARGETS}"),
     ({"abstain": "x" * 999}, STORED_TARGETS),
+    ({"abstain": np.eye(3)}, "abstain=array([[1., 0., 0.], [0., 1., 0.]"),
     ({"abstain": 0.98}, "no threshold keeps that on the 200 held-out images of this model: give 0.8 or"),
     ({"abstain": 0.99}, "abstain=0.99: that needs at least 299 held-out images and there were 200: "
      "train again with more (selection_fraction), or give 0.8 or 0.85 or 0.9 or 0.95"),
