@@ -47,8 +47,8 @@ def choose_threshold(
 
     Thresholds are tried from the surest that the bound could accept at all down, and the last one
     before a failure is taken: a search among all of them would find one that was lucky. Images of
-    equal confidence are answered together. Simulated, 400 draws each of 300 to 3,787 images and models
-    right in 77 and 94 %: what was chosen kept its promise in 95 to 98 % of the draws.
+    equal confidence are answered together. Simulated, 2,000 draws each of 300 and 3,787 images, models
+    right in 77 and 94 %, targets 0.9 and 0.95: what was chosen kept its promise in 95.5 % of the draws or more.
 
     Args:
         confidence: probability of the predicted label, (num_images,).

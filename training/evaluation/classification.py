@@ -82,9 +82,11 @@ def class_scores(
 
     A score is 0 where there is nothing to divide by.
     """
-    precision, recall, f1, count = precision_recall_fscore_support(
+    precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predicted, labels=np.arange(num_classes), zero_division=0.0
     )
+    # Not scikit-learn's own count: it is a float where no answer at all is right.
+    count = np.bincount(labels, minlength=num_classes)
     return {"precision": precision, "recall": recall, "f1": f1, "count": count}
 
 

@@ -104,6 +104,13 @@ def test_recorded_runs_name_no_machine(finetune):
         assert not re.search(r'"(/|[A-Z]:\\)', finetune.RESULTS.read_text())
 
 
+def test_the_page_holds_what_the_script_prints(finetune):
+    page = (BENCHMARKS.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert finetune.MARKS.get(page) == finetune.page_part(finetune.RESULTS), (
+        "run `python benchmarks/finetune.py --table --write docs/recipes.md` and read the prose again"
+    )
+
+
 @pytest.mark.slow
 def test_runs_are_recorded_and_their_test_images_scored_after_the_choice(
     finetune, dishes, tmp_path, monkeypatch, capsys

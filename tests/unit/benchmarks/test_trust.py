@@ -60,3 +60,10 @@ def test_a_page_without_a_place_is_refused(trust, tmp_path, capsys):
     page.write_text("")
     assert trust.main(["--table", "--write", str(page)]) == 2
     assert "the page needs the lines" in capsys.readouterr().out
+
+
+def test_the_page_holds_what_the_script_prints(trust):
+    page = (BENCHMARKS.parent / "docs" / "trust.md").read_text(encoding="utf-8")
+    assert trust.MARKS.get(page) == trust.tables(trust.recorded(trust.RESULTS)), (
+        "run `python benchmarks/trust.py --table --write docs/trust.md` and read the prose again"
+    )

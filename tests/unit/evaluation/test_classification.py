@@ -131,3 +131,8 @@ def test_the_metric_is_the_function(scored):
     assert metric.compute(predictions=logits[:10], references=labels[:10]) == (
         classification_metrics(logits[:10], labels[:10])
     )
+
+
+def test_images_are_counted_in_whole_numbers_where_no_answer_is_right():
+    counts = class_scores(np.array([1, 0, 0]), np.array([0, 1, 1]), 3)["count"]
+    assert counts.tolist() == [1, 2, 0] and counts.dtype.kind == "i"

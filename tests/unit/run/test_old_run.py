@@ -83,7 +83,7 @@ def test_it_is_released(tmp_path, capsys):
     assert "uncalibrated: " in capsys.readouterr().out
     before = read(f"{RELEASE}/release.json").keys()  # with the code in one file
     assert check_release(tmp_path / "out").keys() == {
-        *before, "food_answers.py", "food_images.py",
+        *before, "food_answers.py", "food_distance.py", "food_images.py",
     }  # fmt: skip
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert weights == Path(RUN, "model", "model.safetensors").read_bytes()
