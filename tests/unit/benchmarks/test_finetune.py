@@ -111,6 +111,17 @@ def test_the_page_holds_what_the_script_prints(finetune):
     )
 
 
+def test_the_figures_in_the_readme_are_the_recorded_ones(finetune):
+    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
+    rows = [each for each in finetune.recorded(finetune.RESULTS) if each["method"] == "probe"]
+    for photographs in (10, 30, 100):
+        its = [each["test"]["top1"] for each in rows if each["photographs"] == photographs]
+        mean, low, high = (100 * value for value in (sum(its) / len(its), min(its), max(its)))
+        assert (
+            len(its) == 3 and f"{mean:.1f} % ({low:.1f} to" in readme and f"{high:.1f} %)" in readme
+        )
+
+
 @pytest.mark.slow
 def test_runs_are_recorded_and_their_test_images_scored_after_the_choice(
     finetune, dishes, tmp_path, monkeypatch, capsys
