@@ -91,7 +91,7 @@ class Abstention:
         return (
             "With `abstain=0.95` the food pipeline answers only what it is sure enough of to be right in "
             f"95 %. Each threshold was chosen on {held_out(value['held_out'])} so that it holds with "
-            f"{value['confidence']:.0%} confidence, for photographs like the test images.\n\n"
+            f"{100 * value['confidence']:g} % confidence, for photographs like the test images.\n\n"
             f"{table(('Promised', 'Score from', 'Answered', 'Right of them', 'n'), _target_rows(value, n))}"
             f"\n\nArea under the risk-coverage curve: {value['aurc']:.4f} (the share of wrong answers, "
             "averaged over how many of the surest are answered)."
@@ -143,7 +143,7 @@ class Sets:
         head = ("Promised", "Held the right dish", "Dishes in a set", "Empty", "Weakest dish")
         return (
             "With `coverage=0.9` the food pipeline names the dishes among which the right one is in 90 % of "
-            f"photographs like these, by the scores of {held_out(value['held_out'])} (LAC, "
+            f"photographs like these, chosen on {held_out(value['held_out'])} (LAC, "
             "arXiv:1609.00451). The promise holds on average, not for each dish.\n\n"
             f"{table(head, rows)}"
         )

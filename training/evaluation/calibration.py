@@ -54,8 +54,9 @@ def measure_calibration(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any
     """Compute nll, brier and ece, each as {"value": ..., "interval": [low, high]}.
 
     nll is the mean negative log-likelihood in nats, brier the mean squared distance of probabilities
-    and labels (0 is best, 2 the worst), ece the expected calibration error. The intervals hold 95 %
-    of `DRAWS` bootstrap draws of the images, always the same draws.
+    and labels (0 is best, 2 the worst), ece the expected calibration error. The intervals are those of
+    95 % of `DRAWS` bootstrap draws of the images, always the same draws, moved so that the draws' mean is
+    the value: a draw holds images twice, and its ece is larger than that of all images.
     """
     every = np.arange(len(labels))
     log_probs = log_softmax(logits.astype(np.float64))
@@ -73,8 +74,9 @@ def measure_calibration(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any
     draws = [measure(rng.integers(len(labels), size=len(labels))) for _ in range(DRAWS)]
     found = {}
     for name, value in measure(every).items():
-        low, high = np.quantile([draw[name] for draw in draws], [0.025, 0.975])
-        found[name] = {"value": value, "interval": [float(low), float(high)]}
+        drawn = np.array([draw[name] for draw in draws])
+        low, high = np.quantile(drawn - drawn.mean(), [0.025, 0.975]) + value
+        found[name] = {"value": value, "interval": [max(0.0, float(low)), float(high)]}
     return found
 
 

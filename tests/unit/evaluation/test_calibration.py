@@ -63,7 +63,7 @@ def test_intervals_hold_the_value_and_are_the_same_each_time():
     first = measure_calibration(logits, labels)
     assert first == measure_calibration(logits, labels)
     assert list(first) == ["nll", "brier", "ece"]
-    for name in ("nll", "brier"):
+    for name in ("nll", "brier", "ece"):
         low, high = first[name]["interval"]
         assert low < first[name]["value"] < high
 

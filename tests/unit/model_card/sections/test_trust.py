@@ -55,7 +55,7 @@ def test_promised_and_measured_stand_side_by_side():
     assert "| 90 % | 0.710 | 80.0 % | 95.0 % (92.0 to 97.0 %) | 300 |" in text
     assert "| 95 % | 0.999 | 0.0 % |  | 0 |" in text
     assert "| 99 % | none keeps it |  |  |  |" in text
-    assert "holds with 95% confidence" in text
+    assert "holds with 95 % confidence" in text
 
 
 def test_sets():
