@@ -213,8 +213,10 @@ def test_operations_of_a_forward_pass(script):
 OTHERS = {
     "ablation.json",
     "decode_peaks.json",
+    "finetune.json",
     "mutations.json",
     "not_food.json",
+    "trust.json",
     "versions.json",
 }  # which measure no ratio
 RATIOS = sorted(p for p in (BENCHMARKS / "results").glob("*.json") if p.name not in OTHERS)

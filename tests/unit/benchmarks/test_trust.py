@@ -2,6 +2,7 @@
 """The benchmark of calibration and abstention: its halves, and what its tables say."""
 
 import importlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,8 @@ def test_the_page_holds_what_the_script_prints(trust):
     assert trust.MARKS.get(page) == trust.tables(trust.recorded(trust.RESULTS)), (
         "run `python benchmarks/trust.py --table --write docs/trust.md` and read the prose again"
     )
+
+
+def test_recorded_networks_name_no_machine(trust):
+    text = trust.RESULTS.read_text(encoding="utf-8")
+    assert not re.search(r'"(/|[A-Z]:\\)', text) and trust.recorded(trust.RESULTS)
