@@ -179,16 +179,20 @@ class Runner:
         with ThreadPoolExecutor(at_once) as pool:
             list(pool.map(self.run, missing))
 
-    def run(self, job: Job) -> None:
-        photographs = self.runs / "photographs"
+    def train(self, job: Job) -> None:
+        """Train a job, or go on with it."""
+        photographs, folder = self.runs / "photographs", self.runs / job.name
         photographs.mkdir(parents=True, exist_ok=True)
         with FileLock(photographs / ".lock"):  # of a run that is started at the same time
             images = make_subset(self.dataset, job.photographs, job.seed, photographs)
-        folder = self.runs / job.name
         print(f"{job.name}, rate {job.rate}: started, see {folder}.log", flush=True)
         values = {"model": str(self.model), **job.values}
-        began = time.time()
         train(values, images, folder, job.seed, self.threads)
+
+    def run(self, job: Job) -> None:
+        folder = self.runs / job.name
+        began = time.time()
+        self.train(job)
         row = self.describe(job, folder, environment())
         record(row, self.results)
         print(
@@ -249,6 +253,8 @@ class Runner:
         row = job.find(recorded(self.results))
         if row is None or row["test"]:
             return
+        if not (self.runs / job.name / "model").is_dir():  # recorded elsewhere: trained again
+            self.train(job)
         source, images = self.test_images(self.runs / job.name)
         report, logits = evaluate_model(self.runs / job.name / "model", source, images)
         right = logits.argmax(1) == np.asarray(images.dataset["label"][:])
