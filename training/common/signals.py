@@ -76,6 +76,8 @@ class _Ending:
         for each in SIGNALS:
             if signal.getsignal(each) != signal.SIG_IGN:
                 self.handlers[each] = signal.signal(each, self._on_signal)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._leave_worker_alone)
         sys.unraisablehook = self._on_unraisable
         self.told.acquire()
         # Now: a handler may run where another thread cannot be started.
@@ -96,8 +98,19 @@ class _Ending:
                 sys.stderr.write(f"interrupted: {way_on}\n")
                 sys.stderr.flush()
 
+    def _leave_worker_alone(self) -> None:
+        """Give a forked worker Python's own handlers: SIGTERM then ends it on the spot.
+
+        Ours would run between two of its bytecodes: a signal that comes just before the worker waits for
+        a lock in C would be seen when it has the lock, and a pool that ends its workers waits for ever.
+        """
+        for number in self.handlers:
+            if signal.getsignal(number) == self._on_signal:  # not once it is uninstalled
+                is_ctrl_c = number == signal.SIGINT
+                signal.signal(number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL)
+
     def _on_signal(self, number: int, _frame: Any) -> None:
-        if os.getpid() != self.process:  # a worker that was forked
+        if os.getpid() != self.process:  # a worker that was told to end as it was forked
             _end_worker(number)
         elif self.number is None:
             self.number = number

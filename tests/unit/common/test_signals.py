@@ -125,6 +125,21 @@ def test_a_forked_worker_ends_as_if_nothing_were_set(ended):
     assert ended(text) == (0, "-15\n", "")
 
 
+def test_a_forked_worker_has_pythons_own_handlers(ended):
+    """A handler of ours is only run between bytecodes: a worker that waits in C would never end."""
+    text = """
+    with exit_on_interrupt():
+        ours = [signal.getsignal(each) for each in signals.SIGNALS]
+        if (worker := os.fork()) == 0:
+            print([signal.getsignal(each) for each in signals.SIGNALS] == [
+                signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL], flush=True)
+            os._exit(0)
+        os.waitpid(worker, 0)
+        print([signal.getsignal(each) for each in signals.SIGNALS] == ours)
+    """
+    assert ended(text) == (0, "True\nTrue\n", "")
+
+
 def test_without_a_signal_all_is_as_before():
     before = [signal.getsignal(each) for each in SIGNALS], sys.unraisablehook, sys.excepthook
     with exit_on_interrupt():
