@@ -332,16 +332,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    try:
-        if args.write:  # a page without a place for the tables is better known now
-            MARKS.put(args.write.read_text("utf-8"), "")
-        return run(args)
-    except UsageError as error:
-        print(error)
-        return 2
+    return MARKS.publish(lambda: run(args), args.write)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> str:
     if not args.table:
         wanted = search_jobs(args.size) if args.search else []
         wanted += [] if args.search else jobs_for(args.variants, args.size, args.seeds)
@@ -353,11 +347,7 @@ def run(args: argparse.Namespace) -> int:
         runner = Runner(args.dataset, args.runs, args.json, args.threads)
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(runner.run, missing))
-    text = page_part(recorded(args.json), args.size)
-    print(text)
-    if args.write:
-        args.write.write_text(MARKS.put(args.write.read_text("utf-8"), text), encoding="utf-8")
-    return 0
+    return page_part(recorded(args.json), args.size)
 
 
 if __name__ == "__main__":

@@ -327,8 +327,8 @@ def further_jobs(method: str, rate: float) -> list[Job]:
     return [*seeds, Job(method, FEW, 0, rate), Job(method, MANY, 0, rate)]
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train what is missing, in the order in which it is worth most; print the table."""
+def run(args: argparse.Namespace) -> str:
+    """Train what is missing, in the order in which it is worth most; return the tables."""
     if not args.table:
         runner = Runner(args.model, args.dataset, args.runs, args.json, args.threads)
         if "probe" in args.methods:
@@ -343,11 +343,7 @@ def run(args: argparse.Namespace) -> int:
             runner.run_all(jobs, args.jobs)
             for job in jobs:
                 runner.score_test(job)
-    text = page_part(args.json)
-    print(text)
-    if args.write:
-        args.write.write_text(MARKS.put(args.write.read_text("utf-8"), text), encoding="utf-8")
-    return 0
+    return page_part(args.json)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -373,13 +369,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     torch.set_num_threads(args.threads)
-    try:
-        if args.write:  # a page without a place for the table is better known now
-            MARKS.put(args.write.read_text("utf-8"), "")
-        return run(args)
-    except UsageError as error:
-        print(error)
-        return 2
+    return MARKS.publish(lambda: run(args), args.write)
 
 
 if __name__ == "__main__":

@@ -298,25 +298,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    try:
-        if args.write:  # a page without a place for the tables is better known now
-            MARKS.put(args.write.read_text("utf-8"), "")
-        return run(args)
-    except UsageError as error:
-        print(error)
-        return 2
+    return MARKS.publish(lambda: run(args), args.write)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> str:
     if not args.table:
         for name, row in networks(args):
             record({"network": name, **row, "environment": environment()}, args.json)
             print(f"{name}: recorded", flush=True)
-    text = page_part(recorded(args.json))
-    print(text)
-    if args.write:
-        args.write.write_text(MARKS.put(args.write.read_text("utf-8"), text), encoding="utf-8")
-    return 0
+    return page_part(recorded(args.json))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -34,3 +36,21 @@ class Marks(NamedTuple):
 
     def get(self, page: str) -> str:
         return page.split(self.begin)[1].split(self.end)[0].strip("\n")
+
+    def publish(self, make: Callable[[], str], page: Path | None) -> int:
+        """Print what `make` gives, and put it into a page if there is one; return the exit code.
+
+        A page without a place for it, and whatever else a person can mend, is a line and 2; that of the
+        page comes before anything is made.
+        """
+        try:
+            if page:
+                self.put(page.read_text("utf-8"), "")
+            text = make()
+        except UsageError as error:
+            print(error)
+            return 2
+        print(text)
+        if page:
+            page.write_text(self.put(page.read_text("utf-8"), text), encoding="utf-8")
+        return 0

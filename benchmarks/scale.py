@@ -42,24 +42,16 @@ NOT_RECORDED = "not recorded"
 
 def main(argv: list[str] | None = None) -> int:
     args = scale_parser().parse_args(argv)
-    try:
-        write(args)
-    except UsageError as error:
-        print(error)
-        return 2
-    return 0
+    return MARKS.publish(lambda: compute(args), args.write)
 
 
-def write(args: argparse.Namespace) -> None:
+def compute(args: argparse.Namespace) -> str:
+    """Compute the page's part, and write everything as JSON where that was asked for."""
     names = [each.name for each in dataclasses.fields(Assumptions)]
     given, measured = Assumptions(**{name: getattr(args, name) for name in names}), Measured.read()
-    text = page_part(measured, given)
-    print(text)
     if args.json:
         write_json(args.json, result(measured, given))
-    if args.write:
-        page = MARKS.put(args.write.read_text(encoding="utf-8"), text)
-        args.write.write_text(page, encoding="utf-8")
+    return page_part(measured, given)
 
 
 def scale_parser() -> argparse.ArgumentParser:

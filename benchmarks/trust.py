@@ -182,25 +182,20 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--table", action="store_true", help="print the tables and score nothing")
     p.add_argument("--write", metavar="PAGE", type=Path, help="put the tables into that page")
     args = p.parse_args(argv)
-    try:
-        if args.write:  # a page without a place for the tables is better known now
-            MARKS.put(args.write.read_text("utf-8"), "")
-        for run in () if args.table else args.runs:
-            row = describe(run, args.dataset, args.name or run.name)
-            change(
-                args.json,
-                lambda content, row=row: {
-                    "networks": {**content.get("networks", {}), row["name"]: row}
-                },
-            )
-    except UsageError as error:
-        print(error)
-        return 2
-    text = tables(recorded(args.json))
-    print(text)
-    if args.write:
-        args.write.write_text(MARKS.put(args.write.read_text("utf-8"), text), encoding="utf-8")
-    return 0
+    return MARKS.publish(lambda: run(args), args.write)
+
+
+def run(args: argparse.Namespace) -> str:
+    """Score what was given, record it, and return the tables."""
+    for folder in () if args.table else args.runs:
+        row = describe(folder, args.dataset, args.name or folder.name)
+        change(
+            args.json,
+            lambda content, row=row: {
+                "networks": {**content.get("networks", {}), row["name"]: row}
+            },
+        )
+    return tables(recorded(args.json))
 
 
 def describe(run: Path, dataset: str, name: str) -> dict[str, Any]:

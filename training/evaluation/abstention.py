@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta
 
-CONFIDENCE = 0.95  # that a threshold keeps what it promises
+from inference.food_answers import CONFIDENCE, images_needed
+
 TARGETS = (0.8, 0.85, 0.9, 0.95, 0.98, 0.99)  # accuracies of what is answered
-TARGET = 0.95  # unless another is asked for
 COVERAGES = tuple(round(0.5 + 0.01 * i, 2) for i in range(50))  # of the sets, 0.50 to 0.99
 
 
@@ -32,12 +32,6 @@ def lower_bound(right: Any, n: Any, confidence: float = CONFIDENCE) -> Any:
     """
     right, n = np.asarray(right), np.asarray(n)
     return np.where(right == 0, 0.0, beta.ppf(1 - confidence, np.maximum(right, 1), n - right + 1))
-
-
-def images_needed(target: float, confidence: float = CONFIDENCE) -> int:
-    """Count the images that must all be right before the lower bound reaches `target`: 59 for 0.95."""
-    n = math.ceil(math.log(1 - confidence) / math.log(target))
-    return n if lower_bound(n, n, confidence) >= target else n + 1
 
 
 def choose_threshold(

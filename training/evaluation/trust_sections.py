@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluation.abstention import CONFIDENCE, COVERAGES, measure_sets, risk_coverage
+from inference.food_answers import CONFIDENCE
+from training.evaluation.abstention import COVERAGES, measure_sets, risk_coverage
 from training.evaluation.calibration import error_if_perfect, measure_calibration
 from training.evaluation.classification import NUM_BINS, log_softmax
 from training.evaluation.intervals import wilson_interval

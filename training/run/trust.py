@@ -8,10 +8,10 @@ import numpy as np
 from accelerate import PartialState
 from safetensors.numpy import load_file
 
+from inference.food_answers import TARGET, images_needed
 from training.data.splits import Splits
 from training.engine.checkpoints import OUT_OF_FOLD
 from training.evaluation import held_out
-from training.evaluation.abstention import TARGET, images_needed
 from training.evaluation.calibration import MIN_IMAGES
 from training.evaluation.held_out import HeldOut
 from training.evaluation.trust import score_held_out, settle, write_trust

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inference.food_answers import TARGET, images_needed
 from tests.unit.data.layouts import made
 from tests.unit.toys import jpeg, write_image_folder
 from training.cli import main as cli
 from training.data import check as check_module
 from training.data.arguments import DataArguments
 from training.data.check import check, recipe_for, render
-from training.evaluation.abstention import TARGET, images_needed
 from training.evaluation.calibration import MIN_IMAGES
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from inference.food_answers import images_needed
 from training.evaluation.abstention import (
     choose_threshold,
-    images_needed,
     lower_bound,
     measure_sets,
     risk_coverage,

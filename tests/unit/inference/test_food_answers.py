@@ -12,11 +12,10 @@ import pytest
 import torch
 from transformers import pipeline
 
-from inference import food_answers
 from inference.food_answers import AnswerOptions, answer, options_of, probabilities
 from inference.food_classification import FoodClassificationPipeline
 from tests.unit.pictures import LABELS, assert_one_line, encode, photo
-from training.evaluation.abstention import CONFIDENCE, COVERAGES, TARGET, TARGETS, images_needed
+from training.evaluation.abstention import COVERAGES
 from training.evaluation.classification import log_softmax
 from training.model.config_block import merge_block
 from training.model.names import names_of
@@ -161,12 +160,6 @@ def test_a_score_that_is_no_number_is_not_answered():
     rows = [{"label": label} for label in LABELS]
     found = answer(rows, chances, AnswerOptions(0.0, 0.0), 5)
     assert found["answered"] is False and found["set"] == []
-
-
-def test_the_words_and_numbers_are_those_of_the_training():
-    assert (food_answers.TARGET, food_answers.CONFIDENCE) == (TARGET, CONFIDENCE)
-    for target in TARGETS:
-        assert food_answers.images_needed(target) == images_needed(target)
 
 
 # ---- bad values ---------------------------------------------------------------------------------
