@@ -7,7 +7,9 @@
 Of each class a seeded order is drawn: its first 10, 30 or 100 photographs are what someone has, and
 every fifth of them selects. The 20 last ones are never in such a subset: they say how a run does while
 recipes are chosen. The data set's own test images are scored once, after the learning rate of a method
-is chosen by the selection slice of seed 0 and written down.
+is chosen by the selection slice of seed 0 and written down. A method walks along one list of rates:
+from its first one upwards while that selects better, then downwards; so the best one has a worse
+neighbour on both sides, and no rate far beyond is trained to its end for nothing.
 
 (a) is the recipe of transformers' run_image_classification.py, (b) the linear probe, (c) all weights
 by `training/recipes/small_data.yaml` without the probe that it begins with, (d) the same with it. All
@@ -53,6 +55,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "finetune.json"
 DEVELOPMENT = 20  # photographs a class that are in no subset
 EVERY = 5  # of so many photographs one selects
 BATCH, STEPS, SCORINGS = 16, 470, 10
+RATES = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 FEW, SOME, MANY = 10, 30, 100
 
 SHARED = {
@@ -79,16 +82,16 @@ def ours() -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key not in left_out}
 
 
-def methods() -> dict[str, tuple[dict[str, Any], tuple[float, ...]]]:
-    """Name -> its keys, and the learning rates among which the selection slice chooses."""
+def methods() -> dict[str, tuple[dict[str, Any], float | None]]:
+    """Name -> its keys, and the learning rate that it tries first (None: it has none to try)."""
     example = {key: value for key, value in EXAMPLE.items() if key != "learning_rate"}
     # Without a probed head: a head of zeros, as ViT's own fine-tuning begins (arXiv:2010.11929).
     full = {**ours(), "head_init_scale": 0.0}
     return {
-        "example": (example, (2e-5, 5e-5, 1e-4, 3e-4)),
-        "probe": ({"tune": "linear_probe"}, ()),
-        "full": (full, (1e-4, 3e-4, 1e-3)),
-        "probe_then_full": ({**ours(), "tune": "probe_then_full"}, (2e-5, 1e-4, 3e-4)),
+        "example": (example, 2e-5),
+        "probe": ({"tune": "linear_probe"}, None),
+        "full": (full, 1e-4),
+        "probe_then_full": ({**ours(), "tune": "probe_then_full"}, 2e-5),
     }
 
 
@@ -201,6 +204,11 @@ class Runner:
             flush=True,
         )
 
+    def run_and_score(self, job: Job) -> None:
+        """Run a job if it is not recorded, then score its test images if they are not."""
+        self.run_all([job], 1)
+        self.score_test(job)
+
     def describe(self, job: Job, folder: Path, machine: dict[str, Any]) -> dict[str, Any]:
         """What is recorded of a run before its test images are scored."""
         run, report = read_json(folder / "run.json"), read_json(folder / "evaluation.json")
@@ -228,15 +236,28 @@ class Runner:
 
     # ---- the test images -------------------------------------------------------------------------
 
-    def choose_rate(self, method: str) -> float | None:
-        """Choose a method's rate by the selection slices of seed 0, and write it down first.
+    def search(self, method: str) -> None:
+        """Walk along RATES by the selection slice of seed 0: up while it gets better, then down."""
+        first = RATES.index(methods()[method][1])
+        best = first
+        for way in (1, -1):
+            while 0 <= best + way < len(RATES) and self.better(method, best + way, best):
+                best += way
+            if best > first:  # what lies below was worse
+                break
 
-        None where a run is missing. Of equal top-1 the lower selection loss decides.
-        """
-        rows = [job.find(recorded(self.results)) for job in search_jobs(method)]
-        if not all(rows):
-            return None
-        best = max(rows, key=lambda row: (row["selection"]["top1"], -best_loss(row)))
+    def better(self, method: str, one: int, other: int) -> bool:
+        """Whether a rate selects better than another; runs that are missing are trained."""
+        jobs = [Job(method, SOME, 0, RATES[index]) for index in (one, other)]
+        self.run_all(jobs, 1)
+        rows = [job.find(recorded(self.results)) for job in jobs]
+        return standing(rows[0]) > standing(rows[1])
+
+    def choose_rate(self, method: str) -> float:
+        """Choose a method's rate by the selection slices of seed 0, and write it down."""
+        jobs = [Job(method, SOME, 0, rate) for rate in RATES]
+        rows = [row for job in jobs if (row := job.find(recorded(self.results)))]
+        best = max(rows, key=standing)
         choice = {
             "learning_rate": best["learning_rate"],
             "selection_top1": {f"{r['learning_rate']:g}": r["selection"]["top1"] for r in rows},
@@ -302,19 +323,14 @@ def scorings(folder: Path) -> list[dict[str, float]]:
     ]
 
 
-def best_loss(row: dict[str, Any]) -> float:
-    """The selection loss of the weights that were kept."""
-    return next(
-        each["loss"] for each in row["scorings"] if each["step"] == row["selection"]["best_step"]
-    )
+def standing(row: dict[str, Any]) -> tuple[float, float]:
+    """Selection top-1 of the weights that were kept; of equal ones the lower loss is better."""
+    step = row["selection"]["best_step"]
+    loss = next(each["loss"] for each in row["scorings"] if each["step"] == step)
+    return row["selection"]["top1"], -loss
 
 
 # ---- the order -----------------------------------------------------------------------------------
-
-
-def search_jobs(method: str) -> list[Job]:
-    _, rates = methods()[method]
-    return [Job(method, SOME, 0, rate) for rate in rates]
 
 
 def probe_jobs() -> list[Job]:
@@ -322,9 +338,9 @@ def probe_jobs() -> list[Job]:
 
 
 def further_jobs(method: str, rate: float) -> list[Job]:
-    """The other seeds at 30 a class, then 10 and 100 with one seed."""
-    seeds = [Job(method, SOME, seed, rate) for seed in (0, 1, 2)]
-    return [*seeds, Job(method, FEW, 0, rate), Job(method, MANY, 0, rate)]
+    """30 a class with three seeds, 10 and 100 with one."""
+    first, *seeds = [Job(method, SOME, seed, rate) for seed in (0, 1, 2)]
+    return [first, Job(method, MANY, 0, rate), *seeds, Job(method, FEW, 0, rate)]
 
 
 def run(args: argparse.Namespace) -> str:
@@ -336,13 +352,11 @@ def run(args: argparse.Namespace) -> str:
             for job in probe_jobs():
                 runner.score_test(job)
         trained = [method for method in args.methods if method != "probe"]
-        runner.run_all([job for method in trained for job in search_jobs(method)], args.jobs)
-        for method in trained if not args.search_only else ():
-            rate = runner.choose_rate(method)
-            jobs = further_jobs(method, rate)
-            runner.run_all(jobs, args.jobs)
-            for job in jobs:
-                runner.score_test(job)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(runner.search, trained))
+            for method in trained if not args.search_only else ():
+                jobs = further_jobs(method, runner.choose_rate(method))
+                list(pool.map(runner.run_and_score, jobs))
     return page_part(args.json)
 
 

@@ -42,10 +42,11 @@ def test_smaller_subsets_lie_in_larger_ones_and_none_is_used_twice(finetune, dis
 
 
 def test_what_trains_the_backbone_sees_the_same_number_of_images(finetune):
-    for method, (keys, rates) in finetune.methods().items():
+    for method, (keys, first) in finetune.methods().items():
         assert set(keys) <= known_keys() and not set(keys) & set(finetune.SHARED)
-        assert (method == "probe") == (rates == ())
-        for job in finetune.search_jobs(method):
+        assert (method == "probe") == (first is None)
+        for rate in finetune.RATES if first else ():
+            job = finetune.Job(method, 30, 0, rate)
             assert job.values["max_steps"] * job.values["total_train_batch_size"] == 7520
             assert job.values["learning_rate"] == job.rate
     example, _ = finetune.methods()["example"]
@@ -62,20 +63,34 @@ def row(finetune, method="example", seed=0, rate=1e-4, photographs=30, **more) -
     return found | more
 
 
-def test_the_choice_is_by_selection_and_then_by_its_loss(finetune, tmp_path):
+@pytest.mark.parametrize(
+    ("found", "tried", "chosen"),
+    [
+        ({2e-5: 0.5, 5e-5: 0.4, 1e-5: 0.45}, 3, 2e-5),
+        ({2e-5: 0.5, 5e-5: 0.6, 1e-4: 0.7, 3e-4: 0.1}, 4, 1e-4),
+        ({2e-5: 0.5, 5e-5: 0.4, 1e-5: 0.6, 5e-6: 0.6, 2e-6: 0.2}, 5, 5e-6),  # equal: by its loss
+        ({rate: 0.5 + rate for rate in (2e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3)}, 6, 3e-3),  # the end
+    ],
+)
+def test_rates_are_walked_until_both_neighbours_are_worse(
+    finetune, tmp_path, monkeypatch, found, tried, chosen
+):
     runner = finetune.Runner(Path("m"), Path("d"), tmp_path, tmp_path / "rows.json", 1)
-    for rate, top1, loss in ((2e-5, 0.4, 1.0), (5e-5, 0.5, 1.6), (1e-4, 0.5, 1.4)):
+
+    def run(job):
+        selection = {"top1": found[job.rate], "best_step": 94}
+        scorings = [{"step": 94, "top1": found[job.rate], "loss": 1 + job.rate}]
         finetune.record(
-            row(finetune, rate=rate, selection={"top1": top1, "best_step": 94},
-                scorings=[{"step": 94, "top1": top1, "loss": loss}]), runner.results,
-        )  # fmt: skip
-        assert runner.choose_rate("example") is None  # one is missing
-    finetune.record(
-        row(finetune, rate=3e-4, selection={"top1": 0.1, "best_step": 94}), runner.results
-    )
-    assert runner.choose_rate("example") == 1e-4
+            row(finetune, rate=job.rate, selection=selection, scorings=scorings), runner.results
+        )
+
+    monkeypatch.setattr(runner, "run", run)
+    runner.search("example")
+    assert len(finetune.recorded(runner.results)) == tried
+    assert runner.choose_rate("example") == chosen
     choice = json.loads(runner.results.read_text())["choices"]["example"]
-    assert choice["learning_rate"] == 1e-4 and choice["selection_top1"]["5e-05"] == 0.5
+    assert choice["learning_rate"] == chosen
+    assert choice["selection_top1"] == {f"{rate:g}": top1 for rate, top1 in sorted(found.items())}
 
 
 def test_the_table_pairs_each_run_with_the_probe_of_its_seed(finetune, tmp_path):
@@ -134,7 +149,8 @@ def test_runs_are_recorded_and_their_test_images_scored_after_the_choice(
     monkeypatch.setattr(finetune, "SOME", 10)
     monkeypatch.setattr(finetune, "FEW", 5)
     monkeypatch.setattr(finetune, "MANY", 20)
-    rates = {**finetune.methods(), "example": ({}, (1e-4, 1e-3))}
+    rates = {**finetune.methods(), "example": ({}, 1e-4)}
+    monkeypatch.setattr(finetune, "RATES", (1e-4, 1e-3))
     monkeypatch.setattr(finetune, "methods", lambda: rates)
     monkeypatch.setattr(
         finetune, "probe_jobs", lambda: [finetune.Job("probe", finetune.SOME, 0, None)]
