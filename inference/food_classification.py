@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Food classification pipeline, uploaded beside the weights with the three files that it imports.
+"""Food classification pipeline, uploaded beside the weights with the five files that it imports.
 
     from transformers import pipeline
     classify = pipeline(model="user/repo", revision="v1.0", trust_remote_code=True)
@@ -7,23 +7,24 @@
     # [{"label": "apple_pie", "name": "Apple pie", "score": 0.97}, ...]
     classify("dinner.jpg", top_k=3, language="ko")  # "name": "애플파이"
     classify("dinner.jpg", abstain=True)  # {"labels": [...], "answered": True, ...}
+    classify("dinner.jpg", explain=True)["explanation"]["overlay"].show()
 
 What it adds to the stock image-classification pipeline: it owns image loading, as `food_images`
-describes it, says how sure it is, as `food_answers` does, and what may be no food, by
-`food_distance`. Images stay uint8 until the model's device.
+describes it, says how sure it is, as `food_answers` does, what may be no food, by
+`food_distance`, and which parts of a picture its answer rests on, by `food_explain`, which is loaded
+only where that is asked. Images stay uint8 until the model's device.
 
 It imports the standard library, numpy, torch and transformers only, and safetensors with them.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ try:  # as code of a repository, and in this project
     )
     from .food_distance import distance_of, entering, file_of, threshold_of
     from .food_images import MAX_IMAGE_PIXELS, InvalidImageError, Preprocessing, decode_image
+    from .food_inputs import opened, reason
 except ImportError:  # beside a program that has this folder on its path, as an endpoint's handler
     from food_answers import (
         EMPTY,
@@ -59,12 +61,20 @@ except ImportError:  # beside a program that has this folder on its path, as an 
     )
     from food_distance import distance_of, entering, file_of, threshold_of
     from food_images import MAX_IMAGE_PIXELS, InvalidImageError, Preprocessing, decode_image
+    from food_inputs import opened, reason
 
 # Versions of transformers that gave the same answers: see docs/versions.md of the project.
 TRIED_WITH = ("4.51.3", "4.57.6", "5.17.0", "5.23.0")
 
 # The files of code that belong together.
-CODE = ("food_classification.py", "food_answers.py", "food_distance.py", "food_images.py")
+CODE = (
+    "food_classification.py",
+    "food_answers.py",
+    "food_distance.py",
+    "food_explain.py",
+    "food_images.py",
+    "food_inputs.py",
+)
 
 # What a config.json says of this file, so that `pipeline(model=..., trust_remote_code=True)` finds it.
 CUSTOM_PIPELINES = {
@@ -93,6 +103,8 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         not_food: True, or a share of real food that may be refused (0.05 is True's): `not_food` says
             whether the picture is too far from food. A dish that the model does not know is not told
             by it. False: not asked.
+        explain: True, a label or a list of labels: `explanation` is the row of the best label, or of
+            those, with `map`, `overlay` and `method`, see `food_explain`. False: not asked.
         timeout: without effect, since nothing is fetched; the stock pipeline has it.
     """
 
@@ -111,6 +123,7 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         abstain=None,
         coverage=None,
         not_food=None,
+        explain=None,
     ):
         for name, value in (("top_k", top_k), ("max_image_pixels", max_image_pixels)):
             whole = isinstance(value, int) and not isinstance(value, bool)
@@ -131,6 +144,11 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
             forward["not_food"] = block["not_food"]
         elif not_food is False:  # of a call, where construction asked for it
             postprocess["farthest"] = forward["not_food"] = None
+        if explain is not None:
+            forward["explain"], postprocess["explain"] = None, explain
+            if explain is not False:
+                names = (own_block(self.model.config).get("names") or {}).values()
+                forward["explain"] = _explaining().labels_asked(self.model.config, explain, names)
         given = {"max_image_pixels": max_image_pixels, "on_error": on_error}
         preprocess = {name: value for name, value in given.items() if value is not None}
         return preprocess, forward, postprocess
@@ -191,15 +209,20 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         try:
             if image.failure is not None:
                 raise InvalidImageError(
-                    f"cannot be read ({_reason(image.failure)}); mend the data set, or leave it out"
+                    f"cannot be read ({reason(image.failure)}); mend the data set, or leave it out"
                 )
-            name, source = _opened(image.source)
+            name, source = opened(image.source)
             where = name or where + (", read as base64" if isinstance(image.source, str) else "")
             return self.preprocessing.crop(decode_image(source, max_image_pixels))
         except InvalidImageError as error:
             raise InvalidImageError(f"{where}: {error}") from error
 
-    def _forward(self, model_inputs: dict[str, Any], not_food: Mapping[str, Any] | None = None):
+    def _forward(
+        self,
+        model_inputs: dict[str, Any],
+        not_food: Mapping[str, Any] | None = None,
+        explain: tuple[int, ...] | None = None,  # labels; (): the best one; None: not asked for
+    ):
         # The model's own dtype: transformers 4's pipelines have none under this name.
         pixels = self.preprocessing.normalize(model_inputs["pixel_values"], self.model.dtype)
         if not_food is None:
@@ -209,6 +232,11 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
             with entering(self.model, not_food["head"]) as seen:
                 outputs = self.model(pixel_values=pixels)
             found = {"distance": torch.from_numpy(measure(seen[0]))}
+        if explain is not None:
+            uint8 = model_inputs["pixel_values"]
+            found |= _explaining().explanation_of(
+                self.model, uint8, pixels, outputs.logits, explain
+            )
         if "error" in model_inputs:
             found["error"] = model_inputs["error"]
         return {"logits": outputs.logits, **found} if found else outputs
@@ -222,26 +250,31 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         abstain=None,
         coverage=None,
         farthest=None,  # the greatest distance of food; None: not asked for
+        explain=None,
     ) -> list[dict[str, Any]] | dict[str, Any]:
         """Rank the labels of one image: {"label", "name", "score"}, best first; or see `answer`."""
         options = self._options(function_to_apply, abstain, coverage)
-        plain = options is None and farthest is None
+        explained = explain is not None and explain is not False
+        plain = options is None and farthest is None and not explained
         if error := model_outputs.get("error"):
             return [{"error": error}] if plain else unreadable(error)
+        known = self.model.config.id2label
+        wanted = top_k if options is None and not explained else len(known)
+        ranked = super().postprocess(model_outputs, function_to_apply, wanted)
+        labels = self._named(ranked, language)
+        if plain:
+            return labels
         if options is None:
-            ranked = super().postprocess(model_outputs, function_to_apply, top_k)
-            labels = self._named(ranked, language)
-            if plain:
-                return labels
-            found = {**EMPTY, "labels": labels}
+            found = {**EMPTY, "labels": labels[:top_k]}
         else:
-            known = self.model.config.id2label
-            ranked = super().postprocess(model_outputs, function_to_apply, len(known))
             chances = probabilities(model_outputs["logits"][0].float().numpy())
             by_label = {known[i]: chance for i, chance in enumerate(chances)}
-            found = answer(self._named(ranked, language), by_label, options, top_k)
+            found = answer(labels, by_label, options, top_k)
         if farthest is not None:
             found["not_food"] = float(model_outputs["distance"]) > farthest
+        if explained:
+            maps = _explaining().described(model_outputs, labels, self.model.config)
+            found["explanation"] = maps if isinstance(explain, (list, tuple)) else maps[0]
         return found
 
     def _options(self, function: Any, abstain: Any, coverage: Any) -> AnswerOptions | None:
@@ -285,6 +318,17 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         super().save_pretrained(save_directory, *args, **kwargs)
         for name, content in contents.items():
             (Path(save_directory) / name).write_bytes(content)
+
+
+def _explaining() -> SimpleNamespace:
+    """Import what is needed of `food_explain`, where an answer is to be explained."""
+    try:  # in this form, by which transformers finds the files that belong to this one
+        from .food_explain import described, explanation_of, labels_asked
+    except ImportError:
+        from food_explain import described, explanation_of, labels_asked
+    return SimpleNamespace(
+        described=described, explanation_of=explanation_of, labels_asked=labels_asked
+    )
 
 
 # ---- several images -----------------------------------------------------------------------------
@@ -333,98 +377,3 @@ def _is_one_image(inputs: Any) -> bool:
     # Each of them can be iterated over, and is not meant to be.
     one = isinstance(inputs, (str, bytes, bytearray, memoryview, Mapping, torch.Tensor))
     return one or hasattr(inputs, "read") or not isinstance(inputs, Iterable)
-
-
-# ---- what holds an image --------------------------------------------------------------------------
-
-
-def _opened(source: Any) -> tuple[str | None, Any]:
-    """Bring an input to a form that `decode_image` takes; with its name, where it has one.
-
-    Raises:
-        InvalidImageError: it gives no bytes.
-    """
-    if isinstance(source, Mapping):
-        return _of_row(source)
-    if isinstance(source, memoryview):
-        return None, source.tobytes()
-    if hasattr(source, "read"):
-        name = getattr(source, "name", None)
-        name = _shortened(name) if isinstance(name, str) else None
-        return name, _read_file(source, name or f"a {type(source).__name__}")
-    if isinstance(source, str) and not os.path.isfile(source):
-        return _of_text(source)
-    if isinstance(source, (str, os.PathLike)):
-        return _shortened(os.fsdecode(source)), source
-    return None, source
-
-
-def _of_text(text: str) -> tuple[str | None, Any]:
-    """Read a text that is no file: an image in base64, or else a path with nothing there."""
-    if text[:5].lower() == "data:":
-        return None, from_data_url(text)
-    # Shorter than any image, or a URL: let it be complained of as the path that it is meant for.
-    data = from_base64(text) if len(text) >= 64 else None
-    if data is not None:
-        return None, data
-    return _shortened(text), text
-
-
-def _of_row(row: Mapping) -> tuple[str | None, Any]:
-    """Read {"bytes", "path"}, as `datasets` gives an image that it was told not to decode."""
-    if set(row) != {"bytes", "path"}:
-        raise InvalidImageError(
-            "a dict is not an image; of a data set give one column, as dataset['image']"
-        )
-    path, data = row["path"], row["bytes"]
-    name = _shortened(path) if isinstance(path, str) else None
-    return name, path if data is None else data
-
-
-def _read_file(file: Any, name: str) -> bytes:
-    try:
-        if file.seekable():
-            file.seek(0)  # as Pillow does: what has just been written stands at its end
-        data = file.read()
-    except Exception as error:
-        reason = f"{name} cannot be read ({_reason(error)}); open it again"
-        raise InvalidImageError(reason) from error
-    if not isinstance(data, bytes):
-        raise InvalidImageError(f"reading {name} gives no bytes; open the file with mode 'rb'")
-    return data
-
-
-def from_data_url(text: str) -> bytes:
-    """Decode data:image/...;base64,...; nothing is fetched.
-
-    Raises:
-        InvalidImageError: it is of another form, or not strictly base64.
-    """
-    header, _, body = text.partition(",")
-    if not re.fullmatch(r"data:image/[\w.+-]+(;[\w.+=-]+)*;base64", header, re.I):
-        raise InvalidImageError(
-            f"{_shortened(header)} is not an image in base64; give data:image/jpeg;base64,..."
-        )
-    data = from_base64(body)
-    if data is None:
-        raise InvalidImageError("not strictly base64 after the comma; encode the file again")
-    return data
-
-
-def from_base64(text: str) -> bytes | None:
-    """Decode base64 without line breaks or other strange characters; None if it is anything else."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError:
-        return None
-
-
-def _reason(error: Exception) -> str:
-    reason = str(error).split(" <_io")[0]  # Pillow names the buffer's address
-    return _shortened(" ".join(reason.split()) or type(error).__name__)
-
-
-def _shortened(path: str) -> str:
-    """Shorten a path to one line: it may be the whole of a photo in base64."""
-    path = path if path.isprintable() else repr(path)[1:-1]
-    return path if len(path) <= 200 else f"{path[:60]}...{path[-60:]}"

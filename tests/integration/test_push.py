@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration.conftest import ROOT, food101
 from tests.loopback_hub import READ_TOKEN, WRITE_TOKEN
+from training.hub.contents import CODE
 
 pytestmark = pytest.mark.slow
 FILES = {
@@ -22,7 +23,9 @@ FILES = {
     "food_answers.py",
     "food_classification.py",
     "food_distance.py",
+    "food_explain.py",
     "food_images.py",
+    "food_inputs.py",
     "model.safetensors",
     "predictions.csv",
     "preprocessor_config.json",
@@ -59,9 +62,7 @@ def test_the_card_names_the_repository_and_pins_the_tag(real_run, pushed):
     card = real_run.hub.files("user/food-vit")["README.md"].decode()
     assert 'model="user/food-vit"' in card and 'revision="v1.0"' in card
     assert "user/repo" not in card
-    for name in (
-        "food_classification.py", "food_answers.py", "food_distance.py", "food_images.py",
-    ):  # fmt: skip
+    for name in CODE:
         assert hashlib.sha256((real_run.release / name).read_bytes()).hexdigest() in card
 
 

@@ -104,6 +104,7 @@ def forms(classify: Callable, files: list[Path]) -> dict[str, list]:
         raise RuntimeError(f"a damaged image is answered by {damaged[0]}")
     decided = classify(files, top_k=100, abstain=0.8, coverage=0.9)
     check_answers(classify, decided)
+    explained = classify(files, top_k=100, explain=True, batch_size=4)
     with ThreadPoolExecutor(8) as pool:
         threads = list(pool.map(lambda each: classify(each, top_k=100), data))
     return {
@@ -120,6 +121,8 @@ def forms(classify: Callable, files: list[Path]) -> dict[str, list]:
         "data URL": classify([f"data:image/png;base64,{each}" for each in text], top_k=100),
         "beside a damaged one": damaged[1:],
         "with abstain and coverage": [each["labels"] for each in decided],
+        "with explain": [each["labels"] for each in explained],
+        "map": [shares(each["explanation"]["map"]) for each in explained],
         "eight threads": threads,
         "saved and loaded": saved(classify)(files, top_k=100, timeout=1),
     }
@@ -209,6 +212,13 @@ def with_the_handler(folder: str, files: list[Path]) -> dict[str, Scores]:
         for name, answers in given.items()
         for path, answer in zip(files, answers, strict=True)
     }
+
+
+def shares(of_patches: np.ndarray) -> list[dict[str, Any]]:
+    """Write a map as rows of scores: it has to be the same everywhere, as they have."""
+    return [
+        {"label": str(place), "score": float(share)} for place, share in np.ndenumerate(of_patches)
+    ]
 
 
 def by_label(rows: list[dict[str, Any]]) -> Scores:

@@ -228,7 +228,7 @@ other way.
 - **stock**: `pipeline("image-classification", FOLDER)`; no code of the release is run.
 - **food**: `pipeline(model=FOLDER, trust_remote_code=True)`, with every picture as text path, `Path`, bytes, PIL image,
   open file, base64 and data: URL; in a list, in batches, from a generator, an iterator and a data set, beside a
-  damaged one, with `abstain` and `coverage`, in eight threads, and after `save_pretrained` and loading that. All
+  damaged one, with `abstain` and `coverage`, with `explain` (the maps are compared too), in eight threads, and after `save_pretrained` and loading that. All
   files of code travel, since the first imports the others.
 - **food, from the Hub**: the same by name, from the loopback Hub of the tests, into an empty cache.
 - **bare model**: `decode_image`, `Preprocessing` and the model without a pipeline, as a server uses them.

@@ -17,7 +17,14 @@ from training.evaluation.formats import in_format_2
 from training.model.config_block import read_block
 
 # Code that is uploaded beside the weights; the first file holds the pipeline and imports the others.
-CODE = ("food_classification.py", "food_answers.py", "food_distance.py", "food_images.py")
+CODE = (
+    "food_classification.py",
+    "food_answers.py",
+    "food_distance.py",
+    "food_explain.py",
+    "food_images.py",
+    "food_inputs.py",
+)
 
 # What an Inference Endpoint runs, in the releases that are asked to have it.
 HANDLER = ("handler.py", "requirements.txt")

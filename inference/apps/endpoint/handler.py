@@ -35,8 +35,8 @@ try:  # as the endpoint does: this folder is on the path
         probabilities,
         readable_name,
     )
-    from food_classification import from_base64, from_data_url
     from food_images import InvalidImageError, Preprocessing, decode_image
+    from food_inputs import from_base64, from_data_url
 except ImportError:  # as a part of this project
     from inference.food_answers import (
         AnswerOptions,
@@ -47,8 +47,8 @@ except ImportError:  # as a part of this project
         probabilities,
         readable_name,
     )
-    from inference.food_classification import from_base64, from_data_url
     from inference.food_images import InvalidImageError, Preprocessing, decode_image
+    from inference.food_inputs import from_base64, from_data_url
 
 BATCH = 16  # images of one request that go through the network at once
 FUNCTIONS = {

@@ -89,11 +89,12 @@ def test_the_card_shows_the_digest_of_the_released_pipeline_file(toy):
 
 def test_the_installed_code_is_found(tmp_path):
     assert code_of(tmp_path) == code_sources()
-    pipeline, answers, distance, images = (
+    pipeline, answers, distance, explaining, images, inputs = (
         path.read_text(encoding="utf-8") for path in code_sources()
     )
     assert "class FoodClassificationPipeline" in pipeline and "def decode_image" in images
     assert "class AnswerOptions" in answers and "class FoodDistance" in distance
+    assert "def explain" in explaining and "def from_data_url" in inputs
 
 
 def test_the_code_says_what_it_was_tried_with(toy, tmp_path):

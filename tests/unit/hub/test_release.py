@@ -14,7 +14,7 @@ from tests.unit.card_files import format_1
 from tests.unit.toys import LABELS, train, write_image_folder, write_recipe
 from training.common.errors import UserError
 from training.hub import release
-from training.hub.contents import CUSTOM_PIPELINES, HANDLER, MANIFEST, check_release
+from training.hub.contents import CODE, CUSTOM_PIPELINES, HANDLER, MANIFEST, check_release
 from training.hub.release import refuse_secrets, release_run, without_paths
 from training.model.names import names_of
 
@@ -25,7 +25,9 @@ FILES = {
     "food_answers.py",
     "food_classification.py",
     "food_distance.py",
+    "food_explain.py",
     "food_images.py",
+    "food_inputs.py",
     "model.safetensors",
     "predictions.csv",
     "preprocessor_config.json",
@@ -167,9 +169,7 @@ def test_a_release_with_a_handler(tiny_run, tmp_path, monkeypatch):
     assert "Endpoint" not in (tiny_run / "release" / "README.md").read_text(encoding="utf-8")
     # What was imported to try it is forgotten, and nothing of it stays behind.
     new = {name for name in set(sys.modules) - modules if "." not in name}
-    assert not new & {
-        "handler", "food_answers", "food_classification", "food_distance", "food_images",
-    }  # fmt: skip
+    assert not new & {"handler", *(Path(name).stem for name in CODE)}
     assert str(tmp_path / "out") not in sys.path
     release_run(tiny_run, tmp_path / "out")  # and without it again
     assert set(check_release(tmp_path / "out")) == FILES

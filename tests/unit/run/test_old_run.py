@@ -11,7 +11,7 @@ from tests.unit.old_run import FIXTURES, RUN, restore_release, restore_run, writ
 from training.cli.main import main
 from training.common.errors import UserError
 from training.config.recipe import parse_recipe
-from training.hub.contents import check_release
+from training.hub.contents import CODE, check_release
 from training.hub.release import load_back
 from training.run.folder import Run
 
@@ -82,9 +82,7 @@ def test_it_is_released(tmp_path, capsys):
     assert main(["release", RUN, "--output", str(tmp_path / "out")]) == 0
     assert "uncalibrated: " in capsys.readouterr().out
     before = read(f"{RELEASE}/release.json").keys()  # with the code in one file
-    assert check_release(tmp_path / "out").keys() == {
-        *before, "food_answers.py", "food_distance.py", "food_images.py",
-    }  # fmt: skip
+    assert check_release(tmp_path / "out").keys() == {*before, *CODE}
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert weights == Path(RUN, "model", "model.safetensors").read_bytes()
 

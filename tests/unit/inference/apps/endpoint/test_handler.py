@@ -14,7 +14,7 @@ from PIL import Image
 from inference.apps.endpoint import handler as module
 from inference.food_classification import FoodClassificationPipeline
 from tests.unit.pictures import LABELS, assert_one_line, encode, exif, photo, png_header, scores
-from training.hub.contents import CUSTOM_PIPELINES, code_sources, handler_sources
+from training.hub.contents import CODE, CUSTOM_PIPELINES, code_sources, handler_sources
 from training.hub.release import endpoint_handler
 from training.model.names import names_of
 
@@ -54,10 +54,9 @@ def same(rows, expected):
 def test_it_is_the_file_of_the_release(handler, folder):
     assert type(handler).__module__ == "handler.py"
     assert Path(type(handler)._pixels.__code__.co_filename).parent == folder
-    assert sorted(p.name for p in folder.iterdir() if p.suffix != ".json") == [
-        "food_answers.py", "food_classification.py", "food_distance.py", "food_images.py", "handler.py",
-        "model.safetensors", "requirements.txt",
-    ]  # fmt: skip
+    assert sorted(p.name for p in folder.iterdir() if p.suffix != ".json") == sorted(
+        [*CODE, "handler.py", "model.safetensors", "requirements.txt"]
+    )
 
 
 def test_one_image_in_every_form(handler, classify):
