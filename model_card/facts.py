@@ -49,6 +49,14 @@ SWEEP = checks.fields(
     num_scored=checks.positive,
     fitted_on=checks.text,
 )
+# tune -> what was trained ("all weights", "head" or "adapters"), and whether a probe found the head before.
+TUNINGS = {
+    "full": ("all weights", False),
+    "linear_probe": ("head", False),
+    "probe_then_full": ("all weights", True),
+    "lora": ("adapters", False),
+    "probe_then_lora": ("adapters", True),
+}
 CROSS_VALIDATION = checks.fields(folds=checks.positive, images=checks.positive)
 
 
@@ -172,7 +180,7 @@ class CardFacts:
     device: str = fact("run.training.device", checks.text)
     mixed_precision: str = fact("run.training.mixed_precision", checks.text)
     # absent in runs from before there was a choice, null in those without a probe
-    tune: str | None = fact("run.training.tune", checks.later(checks.text))
+    tune: str | None = fact("run.training.tune", checks.later(checks.one_of(*TUNINGS)))
     probe: dict[str, Any] | None = fact("run.training.probe", checks.later(probed))
     # null here and in the keys of `STEPWISE`: a logistic regression has none
     batch_total: int | None = fact(
@@ -193,7 +201,7 @@ class CardFacts:
     )  # below 1: share of steps
     weight_decay: float | None = fact("run.training.weight_decay", checks.optional(checks.amount))
     optimizer: str = fact("run.training.optimizer", checks.text)
-    # null: another `tune`, or a run from before there was LoRA
+    # null: no adapters, or a run from before there was LoRA
     lora: dict[str, Any] | None = fact("run.training.lora", checks.later(LORA))
     num_trainable: int | None = fact(
         "run.training.num_trainable_parameters", checks.later(checks.positive)
@@ -300,9 +308,29 @@ class CardFacts:
         return facts
 
     @property
+    def is_probe(self) -> bool:
+        """Say whether a head on frozen features is all that was trained."""
+        return self._tuning[0] == "head"
+
+    @property
+    def is_adapted(self) -> bool:
+        """Say whether LoRA's adapters were trained, and merged."""
+        return self._tuning[0] == "adapters"
+
+    @property
+    def is_probed_first(self) -> bool:
+        """Say whether a linear probe found the head before the rest was trained."""
+        return self._tuning[1]
+
+    @property
     def is_logistic(self) -> bool:
         """Say whether a logistic regression is all the training that there was: without steps of a schedule."""
-        return self.tune == "linear_probe" and "strength" in (self.probe or {})
+        return self.is_probe and "strength" in (self.probe or {})
+
+    @property
+    def _tuning(self) -> tuple[str, bool]:
+        # A run from before there was a choice trained everything.
+        return TUNINGS["full" if self.tune is None else self.tune]
 
     def metric(self, key: str) -> Metric | None:
         """Look up a metric by its key in evaluation.json; None where it was not computed."""
@@ -326,8 +354,9 @@ def _check_together(facts: CardFacts) -> None:
     """Refuse an evaluation of other data than the run's, and a gap that depends on another fact."""
     if facts.source == "hub" and facts.data_revision is None:
         raise MissingFactError(f"run.json has no data.revision: {CURES['run.json']}")
-    for needed, tunes in (("probe", ("linear_probe", "probe_then_full")), ("lora", ("lora",))):
-        if facts.tune in tunes and getattr(facts, needed) is None:
+    has_probe = facts.is_probe or facts.is_probed_first
+    for needed, is_needed in (("probe", has_probe), ("lora", facts.is_adapted)):
+        if is_needed and getattr(facts, needed) is None:
             raise MissingFactError(f"run.json has no training.{needed}: {CURES['run.json']}")
     for name, source in STEPWISE.items():
         if not facts.is_logistic and getattr(facts, name) is None:

@@ -155,7 +155,7 @@ def _tables(facts: CardFacts) -> dict[str, str]:
 def _title(facts: CardFacts) -> str:
     """Write the heading: family of the network, how it was trained, on what."""
     family = facts.architecture.split("ForImageClassification")[0]
-    if facts.tune == "linear_probe":
+    if facts.is_probe:
         return f"Linear probe of {family} on {_dataset_name(facts)}"
     return f"{family} {'fine-tuned' if facts.base_model else 'trained'} on {_dataset_name(facts)}"
 
@@ -163,8 +163,9 @@ def _title(facts: CardFacts) -> str:
 def _summary(facts: CardFacts) -> str:
     """Write the first sentence: where the weights come from and what they are for."""
     if facts.base_model:
-        probed = facts.tune == "linear_probe"
-        how = "with a linear head trained on its frozen features" if probed else "fine-tuned"
+        how = (
+            "with a linear head trained on its frozen features" if facts.is_probe else "fine-tuned"
+        )
         origin = f"`{hide_paths(facts.base_model)}`, {how}"
     else:
         parameters = f"{count(facts.num_parameters)} parameters"

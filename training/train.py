@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         check_not_food(recipe, network, splits)
         trainer = build_trainer_of(recipe, network, splits)
         run.start(trainer, network, splits)
-        run_first_phase(run, network, splits)
+        run_first_phase(run, trainer, splits)
         with run.stage("train"):
             trainer.train(resume_from_checkpoint=run.checkpoint)
         run.save_model(trainer)

@@ -85,18 +85,22 @@ def _steps(facts: CardFacts) -> list[tuple[str, str]]:
 
 def _trained(facts: CardFacts) -> str:
     """Say which weights were trained, and how many of them."""
-    if facts.tune == "lora":
-        return f"{_adapted(facts.lora)}{_of_all(facts)}. Merged: the files hold plain weights"
-    if facts.tune == "linear_probe":
+    if facts.is_probe:
         chosen = _chosen_strength if facts.is_logistic else _chosen_rate
         return f"a linear head on frozen features; {chosen(facts.probe)}"
-    if facts.tune == "probe_then_full":
-        if "strength" in facts.probe:
-            return f"all weights, after a linear head on frozen features; {_chosen_strength(facts.probe)}"
-        epochs = many(facts.probe["epochs"], "epoch")
-        rate = _chosen_rate(facts.probe)
-        return f"all weights, after {epochs} of a linear head on frozen features; its {rate}"
-    return f"all weights{_of_all(facts)}"
+    after = _after_probe(facts.probe) if facts.is_probed_first else ""
+    if facts.is_adapted:
+        trained = f"{_adapted(facts.lora)}{_of_all(facts)}"
+        return f"{trained}{after}. Merged: the files hold plain weights"
+    return f"all weights{after or _of_all(facts)}"
+
+
+def _after_probe(probe: dict[str, Any]) -> str:
+    """Say what a probe did before: ", after a linear head on frozen features; logistic regression, ..."."""
+    if "strength" in probe:
+        return f", after a linear head on frozen features; {_chosen_strength(probe)}"
+    epochs = many(probe["epochs"], "epoch")
+    return f", after {epochs} of a linear head on frozen features; its {_chosen_rate(probe)}"
 
 
 def _of_all(facts: CardFacts) -> str:
@@ -133,7 +137,7 @@ def _chosen_strength(probe: dict[str, Any]) -> str:
 
 def _seen(facts: CardFacts) -> str:
     """Name what went through the training a second: images, or features of frozen layers."""
-    return "features" if facts.tune == "linear_probe" else "images"
+    return "features" if facts.is_probe else "images"
 
 
 def _speed(facts: CardFacts) -> str:

@@ -33,8 +33,7 @@ dataloader_num_workers: 1
 tune: linear_probe
 probe_learning_rates: [0.01, 1.0, 30.0]
 """
-LPFT = ("--tune", "probe_then_full", "--probe_epochs", "2", "--learning_rate", "1e-3")
-LPFT += ("--num_train_epochs", "2")
+LPFT = ("--probe_epochs", "2", "--learning_rate", "1e-3", "--num_train_epochs", "2")
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +92,18 @@ def test_two_ranks_fit_the_logistic_regression_of_one(probe):
     assert printed.count(", chosen") == 1
 
 
+@pytest.fixture(scope="module", params=["probe_then_full", "probe_then_lora"])
+def tune(request) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def two(probe):
-    return probe(2, *LPFT)
+def two(probe, tune):
+    return probe(2, "--tune", tune, *LPFT)
 
 
-def test_two_ranks_probe_then_fine_tune_as_one(probe, two):
-    (one, *_), (both, printed, _) = probe(1, *LPFT), two
+def test_two_ranks_probe_then_fine_tune_as_one(probe, tune, two):
+    (one, *_), (both, printed, _) = probe(1, "--tune", tune, *LPFT), two
     # The rates that the grid is widened by make weights in the hundreds: float32's last bits.
     largest = max(
         each.abs().max() for each in load_file(one / "model" / "model.safetensors").values()
@@ -111,7 +115,7 @@ def test_two_ranks_probe_then_fine_tune_as_one(probe, two):
 
 
 @pytest.mark.parametrize("checkpoint", ["checkpoint-16", "probe/checkpoint-16"])
-def test_two_ranks_resume_either_phase(probe, two, checkpoint):
+def test_two_ranks_resume_either_phase(probe, tune, two, checkpoint):
     part = two[0] / checkpoint
-    resumed, *_ = probe(2, *LPFT, "--resume_from_checkpoint", str(part))
+    resumed, *_ = probe(2, "--tune", tune, *LPFT, "--resume_from_checkpoint", str(part))
     assert largest_difference(two[0], resumed) == 0.0

@@ -7,7 +7,13 @@ from typing import Any
 
 from training.common.arguments import default_of, keys_of
 from training.common.errors import UserError
-from training.engine.arguments import ExtensionArguments, MethodArguments
+from training.engine.arguments import (
+    ADAPTERS,
+    HEAD_ALONE,
+    TUNINGS,
+    ExtensionArguments,
+    MethodArguments,
+)
 from training.engine.training_arguments import FineTuningArguments
 from training.input.arguments import Augmentation
 
@@ -24,13 +30,16 @@ _NAMED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "neftune_noise_alpha"), ()),
 }
 
-# Keys of one method -> the methods that they are for.
+_ADAPTING = tuple(name for name, each in TUNINGS.items() if each.trains == ADAPTERS)
+_PROBING = tuple(name for name, each in TUNINGS.items() if each.probes)
+
+# Keys of some methods -> the methods that they are for.
 METHOD_KEYS: dict[str, tuple[str, ...]] = {
-    **{name: ("lora",) for name in keys_of(MethodArguments) if name.startswith("lora_")},
-    "probe_learning_rates": ("linear_probe", "probe_then_full"),
-    "probe_solver": ("linear_probe", "probe_then_full"),
-    # linear_probe names it with all else that it has no use for.
-    "probe_epochs": ("probe_then_full", "linear_probe"),
+    **{name: _ADAPTING for name in keys_of(MethodArguments) if name.startswith("lora_")},
+    "probe_learning_rates": _PROBING,
+    "probe_solver": _PROBING,
+    # A probe alone names it with all else that it has no use for.
+    "probe_epochs": _PROBING,
 }
 
 
@@ -67,8 +76,8 @@ def check_method(values: dict[str, Any], named: set[str]) -> None:
     Raises:
         UserError: there is such a key, or weights that stay as they are would be random.
     """
-    tune = values["tune"]
-    if tune != "full" and values["model"] is None:
+    tune, tuning = values["tune"], TUNINGS[values["tune"]]
+    if tuning.freezes and values["model"] is None:
         raise UserError(
             f"tune {tune} and model is null: the weights that it leaves as they are would be random; "
             "give a model to start from, or tune full"
@@ -80,13 +89,13 @@ def check_method(values: dict[str, Any], named: set[str]) -> None:
                 f"{key} with probe_solver logistic_regression does nothing: it is for probe_solver sgd; leave "
                 "one of the two out"
             )
-    if tune != "linear_probe":
+    if tuning.trains != HEAD_ALONE:
         return
     useless = [key for key, same in _NAMED.items() if key in named and values[key] not in same]
     useless += [key for key, off in _off_values().items() if values[key] != off]
     if useless:
         raise UserError(
-            f"tune linear_probe has no use for {', '.join(useless)}: heads learn on frozen features of "
+            f"tune {tune} has no use for {', '.join(useless)}: heads learn on frozen features of "
             "the images as evaluation sees them, by SGD without weight decay or clipping, at each of "
             "probe_learning_rates, for num_train_epochs; leave out what it has no use for, or start "
             "from the recipe linear_probe"
@@ -107,6 +116,10 @@ def _off_values() -> dict[str, Any]:
 def _refuse_keys_of_others(tune: str, named: set[str]) -> None:
     for key, users in METHOD_KEYS.items():
         if key in named and tune not in users:
+            # What a probe alone has no use for is in METHOD_KEYS to be named with the rest, below.
+            real = [
+                each for each in users if key not in _NAMED or TUNINGS[each].trains != HEAD_ALONE
+            ]
             raise UserError(
-                f"{key} with tune {tune} does nothing: it is for tune {users[0]}; leave it out"
+                f"{key} with tune {tune} does nothing: it is for tune {' or '.join(real)}; leave it out"
             )

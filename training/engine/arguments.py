@@ -11,7 +11,40 @@ from dataclasses import dataclass
 from training.common.arguments import check_ranges, key
 from training.common.errors import UserError
 
-METHODS = ("full", "linear_probe", "probe_then_full", "lora")
+ALL_WEIGHTS, HEAD_ALONE, ADAPTERS = "all weights", "head", "adapters"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a value of `tune` means; whoever must know of a method asks here, not its name.
+
+    Attributes:
+        trains: ALL_WEIGHTS; the HEAD_ALONE, on frozen features; or the ADAPTERS of LoRA, and the head.
+        probes_first: whether a linear probe finds the head before.
+    """
+
+    trains: str
+    probes_first: bool = False
+
+    @property
+    def probes(self) -> bool:
+        """Tell whether there is a linear probe, alone or before something else."""
+        return self.probes_first or self.trains == HEAD_ALONE
+
+    @property
+    def freezes(self) -> bool:
+        """Tell whether weights stay as they are, if only in a first phase."""
+        return self.probes_first or self.trains != ALL_WEIGHTS
+
+
+TUNINGS = {
+    "full": Tuning(ALL_WEIGHTS),
+    "linear_probe": Tuning(HEAD_ALONE),
+    "probe_then_full": Tuning(ALL_WEIGHTS, probes_first=True),
+    "lora": Tuning(ADAPTERS),
+    "probe_then_lora": Tuning(ADAPTERS, probes_first=True),
+}
+METHODS = tuple(TUNINGS)
 LOSSES = ("cross_entropy", "generalized_cross_entropy")
 MAX_RATE = 1e6  # far beyond use; float32 ends much further on
 MAX_SEED = 2**32 - 1  # numpy's
@@ -50,7 +83,7 @@ class MethodArguments:
 
     tune: str = key(
         "full",
-        "which weights (LoRA: arXiv:2106.09685; probe, then all: arXiv:2202.10054)",
+        "which weights (LoRA: arXiv:2106.09685; a probe's head first: arXiv:2202.10054)",
         choices=METHODS,
         usual=True,
     )
@@ -81,10 +114,15 @@ class MethodArguments:
             raise UserError(
                 "lora_target_modules is empty: give names of linear layers, as q_proj v_proj"
             )
-        if self.tune == "lora" and importlib.util.find_spec("peft") is None:
+        if self.tuning.trains == ADAPTERS and importlib.util.find_spec("peft") is None:
             raise UserError(
-                'tune is lora and peft is not installed: pip install -e ".[lora]", or make setup'
+                f'tune is {self.tune} and peft is not installed: pip install -e ".[lora]", or make setup'
             )
+
+    @property
+    def tuning(self) -> Tuning:
+        """Look up what `tune` means."""
+        return TUNINGS[self.tune]
 
 
 @dataclass(frozen=True)

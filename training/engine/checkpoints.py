@@ -7,13 +7,14 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.common.files import read_json
+from training.engine.arguments import TUNINGS
 
 COMPLETE = "complete"  # written into a checkpoint last, so that half a checkpoint is never resumed
 
-# Stands instead of model.safetensors with `tune: lora`: the trained tensors without the frozen ones.
+# Stands instead of model.safetensors where LoRA's adapters are trained: the trained tensors without the frozen ones.
 LORA_WEIGHTS = "lora.safetensors"
 
-PROBE = "probe"  # folder of the first phase of `tune: probe_then_full`
+PROBE = "probe"  # folder of a first phase, where `tune` has one
 
 PROBE_RESULT = "probe.json"  # written when a probe has come to its end
 
@@ -58,7 +59,7 @@ def find_checkpoints(folder: Path, wanted: str | None, tune: str) -> tuple[str |
     Args:
         folder: the run folder; a first phase has the folder probe/ in it.
         wanted: as in `find_checkpoint`.
-        tune: the recipe's key; only probe_then_full has a first phase.
+        tune: the recipe's key; `TUNINGS` says whether it has a first phase.
 
     Returns:
         (checkpoint of the run, checkpoint of the first phase), at most one of which is not None. A
@@ -67,29 +68,38 @@ def find_checkpoints(folder: Path, wanted: str | None, tune: str) -> tuple[str |
     Raises:
         UserError: as `find_checkpoint`.
     """
-    if tune != "probe_then_full":
+    if not TUNINGS[tune].probes_first:
         return find_checkpoint(folder, wanted), None
     if wanted == "last" and not complete_checkpoints(folder):
         probed = complete_checkpoints(folder / PROBE)
         if probed or (folder / PROBE / PROBE_RESULT).is_file():
             return None, str(probed[-1]) if probed else None
     found = find_checkpoint(folder, wanted)
-    # Heads have no config; the folder's name says nothing, a run's may be `probe` too.
-    is_probe = found is not None and not (Path(found) / "config.json").is_file()
+    is_probe = found is not None and _holds_heads(Path(found))
     return (None, found) if is_probe else (found, None)
 
 
-def refuse_other_method(checkpoint: Path, tune: str) -> None:
+def _holds_heads(checkpoint: Path) -> bool:
+    """Tell whether a probe wrote a checkpoint; its folder's name says nothing, a run's may be `probe` too."""
+    # A whole network has a config, and adapters have a file of their own.
+    return not any((checkpoint / name).is_file() for name in ("config.json", LORA_WEIGHTS))
+
+
+def refuse_other_method(checkpoint: Path, tune: str, adapts: bool) -> None:
     """Refuse a checkpoint that LoRA wrote where something else is trained, and the other way round.
+
+    Args:
+        tune: the recipe's key, for the message.
+        adapts: whether adapters are trained now; in the first phase of a recipe with LoRA they are not.
 
     Raises:
         UserError: one of the two is LoRA and the other is not.
     """
     is_lora = (checkpoint / LORA_WEIGHTS).is_file()
-    if is_lora != (tune == "lora"):
+    if is_lora != adapts:
         raise UserError(
-            f"checkpoint {checkpoint} was written with{'' if is_lora else 'out'} tune: lora and "
-            f"the recipe has {tune}: resume with the recipe that it has"
+            f"checkpoint {checkpoint} was written with{'' if is_lora else 'out'} adapters of LoRA and "
+            f"the recipe has tune {tune}: resume with the recipe that it has"
         )
 
 

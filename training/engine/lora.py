@@ -8,7 +8,9 @@ Trainer has no PeftModel to treat otherwise, and after the merge nothing of peft
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from training.common.errors import UserError
-from training.engine.arguments import MethodArguments
+from training.engine.arguments import ADAPTERS, MethodArguments
 from training.engine.checkpoints import LORA_WEIGHTS
 from training.engine.training_arguments import Settings
 from training.model.head import heads_of
@@ -34,12 +36,13 @@ class LoRA:
     Args:
         network: its model has peft's layers in it.
         tuner: peft's own object around the model.
+        tune: the method's name in the recipe.
     """
 
-    tune = "lora"
+    adapts = True
 
-    def __init__(self, network: Network, tuner: Any) -> None:
-        self.model, self._tuner = network.model, tuner
+    def __init__(self, network: Network, tuner: Any, tune: str = "lora") -> None:
+        self.model, self._tuner, self.tune = network.model, tuner, tune
         # Positions are frozen too, but interpolated for another image_size, which another processor
         # may round otherwise; like the buffers, they are saved, as they are small.
         frozen = {
@@ -57,7 +60,7 @@ class LoRA:
             UserError: always.
         """
         raise UserError(
-            "tune is lora with FSDP or DeepSpeed: adapters are merged where the whole matrix is; use "
+            f"tune is {self.tune} with FSDP or DeepSpeed: adapters are merged where the whole matrix is; use "
             "accelerate_config.yaml, whose processes hold all the weights"
         )
 
@@ -105,6 +108,30 @@ class LoRA:
             )
         self.model.load_state_dict(saved, strict=False)  # the names were compared above
 
+    @contextlib.contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Put the layers themselves back in the places of the adapted ones, inside the block.
+
+        The network then has the names and weights of one without adapters, so that its features are
+        found where another run has kept them.
+        """
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        modules = dict(self.model.named_modules())
+        adapted = {k: each for k, each in modules.items() if isinstance(each, BaseTunerLayer)}
+
+        def place(name: str, layer: nn.Module) -> None:
+            parent, _, last = name.rpartition(".")
+            setattr(modules[parent], last, layer)
+
+        for name, layer in adapted.items():
+            place(name, layer.get_base_layer())
+        try:
+            yield
+        finally:
+            for name, layer in adapted.items():
+                place(name, layer)
+
     def finish(self) -> None:
         """Add the updates to their matrices, in float32, and take peft out of the network."""
         self._tuner.merge_and_unload()
@@ -131,7 +158,7 @@ def add_adapters(network: Network, settings: Settings) -> LoRA:
     checkpointing = args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {})
     if checkpointing and checkpointing.get("use_reentrant"):
         raise UserError(
-            "gradient_checkpointing_kwargs has use_reentrant with tune lora: below frozen embeddings no "
+            f"gradient_checkpointing_kwargs has use_reentrant with tune {method.tune}: below frozen embeddings no "
             "adapter would get a gradient; leave use_reentrant out"
         )
     from peft import LoraConfig, LoraModel  # optional: the extra `lora`
@@ -141,25 +168,24 @@ def add_adapters(network: Network, settings: Settings) -> LoRA:
         r=method.lora_rank,
         lora_alpha=method.lora_alpha,
         lora_dropout=method.lora_dropout,
-        target_modules=find_layers(model, heads, method.lora_target_modules, method.lora_rank),
+        target_modules=find_layers(model, heads, method),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
         tuner = LoraModel(model, config, "default")
     for head in heads:
         head.requires_grad_(True)
-    return LoRA(network, tuner)
+    return LoRA(network, tuner, method.tune)
 
 
-def find_layers(
-    model: nn.Module, heads: list[nn.Linear], wanted: list[str], rank: int
-) -> list[str]:
-    """Find the full names of the linear layers whose name ends with one of `wanted`; each must match.
+def find_layers(model: nn.Module, heads: list[nn.Linear], method: MethodArguments) -> list[str]:
+    """Find the full names of the linear layers that end with one of `lora_target_modules`; each must match.
 
     Raises:
-        UserError: no layer has such a name (the message lists names that there are), or `rank` is more
-            than the smallest of the layers has.
+        UserError: no layer has such a name (the message lists names that there are), or `lora_rank` is
+            more than the smallest of the layers has.
     """
+    wanted, rank = method.lora_target_modules, method.lora_rank
     # No subclasses: the one inside torch's MultiheadAttention is never called, only its weight read.
     linear = {
         name: layer
@@ -169,7 +195,7 @@ def find_layers(
     network = type(model).__name__
     if not linear:
         raise UserError(
-            f"tune is lora and {network} has no linear layer beside its head: LoRA adapts linear layers, "
+            f"tune is {method.tune} and {network} has no linear layer beside its head: LoRA adapts linear layers, "
             "not convolutions; choose another model, or another tune"
         )
     found = {end: [name for name in linear if f".{name}".endswith(f".{end}")] for end in wanted}
@@ -189,12 +215,12 @@ def find_layers(
 
 
 def describe_lora(method: MethodArguments) -> dict[str, Any] | None:
-    """Describe the adapters for run.json; None where `tune` is not lora.
+    """Describe the adapters for run.json; None where `tune` has none.
 
     Returns:
         "rank", "alpha", "dropout", "target_modules" and "peft", its version.
     """
-    if method.tune != "lora":
+    if method.tuning.trains != ADAPTERS:
         return None
     return {
         "rank": method.lora_rank,

@@ -5,6 +5,7 @@ The whole network stands here, LoRA in `lora`, the heads of a linear probe in `t
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Protocol
 
@@ -25,10 +26,12 @@ class Method(Protocol):
     Attributes:
         tune: the method's name in the recipe and in messages.
         model: what Trainer trains.
+        adapts: whether a checkpoint holds LoRA's adapters.
     """
 
     tune: str
     model: nn.Module
+    adapts: bool
 
     def refuse_shards(self) -> None:
         """Raise UserError if the method needs all weights in every process, as FSDP and DeepSpeed forbid."""
@@ -48,6 +51,9 @@ class Method(Protocol):
     def load_state(self, path: Path) -> None:
         """Load every tensor that `save_state` wrote, or raise UserError."""
 
+    def set_aside(self) -> contextlib.AbstractContextManager[None]:
+        """Give the network in the form in which it was before the method came, inside the block."""
+
     def finish(self) -> None:
         """Bring the network into the form in which it is released."""
 
@@ -59,6 +65,8 @@ class WholeNetwork:
         network: is trained in place.
         tune: the method's name in the recipe.
     """
+
+    adapts = False
 
     def __init__(self, network: Network, tune: str = "full") -> None:
         self.model, self.processor, self.tune = network.model, network.processor, tune
@@ -93,6 +101,10 @@ class WholeNetwork:
                 f"checkpoint {path.parent}: {path.name} is damaged or of another network ({reason}): resume "
                 "from another checkpoint"
             ) from error
+
+    def set_aside(self) -> contextlib.AbstractContextManager[None]:
+        """Change nothing: the method adds nothing to the network."""
+        return contextlib.nullcontext()
 
     def finish(self) -> None:
         """Change nothing: the network is as it is released."""

@@ -264,7 +264,7 @@ class BaseTrainer(Trainer):
         self.loaded_best = True
 
     def _load_method(self, checkpoint: Path) -> None:
-        refuse_other_method(checkpoint, self.method.tune)
+        refuse_other_method(checkpoint, self.method.tune, self.method.adapts)
         self.method.load(checkpoint)
 
     def _refuse_other_extensions(self, checkpoint: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.data.splits import Splits
+from training.engine.arguments import ADAPTERS
 from training.engine.extension import Extension
 from training.engine.extensions.average_last import AverageLast
 from training.engine.extensions.averaging import MovingAverage
@@ -77,8 +78,8 @@ def build_trainer(
 
 
 def build_method(network: Network, settings: Settings) -> Method:
-    """Build the `Method` that `tune` names: LoRA adapters, or training of all weights."""
-    if settings.method.tune == "lora":
+    """Build the `Method` of the last phase: LoRA's adapters, or training of all weights."""
+    if settings.method.tuning.trains == ADAPTERS:
         return add_adapters(network, settings)
     return WholeNetwork(network, settings.method.tune)
 

@@ -26,7 +26,7 @@ class ProbeArguments:
     )
     probe_epochs: float = key(
         10.0,
-        "solver sgd: passes over the features before probe_then_full goes on",
+        "solver sgd: passes over the features of a probe before another phase",
         above=0,
         give="a number above 0",
     )

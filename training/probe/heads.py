@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ class HeadsMethod:
         tune: the method's name in the recipe.
     """
 
+    adapts = False
+
     def __init__(self, heads: Heads, tune: str = "linear_probe") -> None:
         self.model, self.tune = heads, tune
 
@@ -109,6 +112,10 @@ class HeadsMethod:
                 f"checkpoint {path.parent} does not hold {self.model.num_heads} heads of this probe: resume "
                 "with the recipe that it was written by"
             ) from error
+
+    def set_aside(self) -> contextlib.AbstractContextManager[None]:
+        """Change nothing: the heads are outside the network."""
+        return contextlib.nullcontext()
 
     def finish(self) -> None:
         """Change nothing: the chosen head is copied into the network by the trainer."""

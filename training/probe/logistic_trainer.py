@@ -3,8 +3,8 @@
 The strength of the L2 penalty is chosen by cross-validation (see `sweep`), then one head is fitted on
 all images and folded into the network's linear layer. `tune: linear_probe` learns from the training and
 the selection images together, so that no labelled photograph is wasted; the scores that choose are
-those of heads which have not seen the image. `tune: probe_then_full` leaves the selection images to
-its second phase.
+those of heads which have not seen the image. A probe before another phase leaves the
+selection images to that.
 
 probe.json then holds solver, why, strength (per image, see `logistic`), metric, top1 and nll (out of
 fold, at that strength), strengths (a list of {strength, top1, nll}), at_end, folds, num_images,

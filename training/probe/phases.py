@@ -1,4 +1,4 @@
-"""The two ways to use a linear probe: `tune: linear_probe` and `tune: probe_then_full`."""
+"""The two ways to use a linear probe: alone (`tune: linear_probe`), and before another phase."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from transformers.training_args import OptimizerNames
 from training.common.errors import UserError
 from training.common.files import read_json
 from training.data.splits import Splits
+from training.engine.arguments import HEAD_ALONE
 from training.engine.checkpoints import HEAD, PROBE, PROBE_RESULT
 from training.engine.trainer import FoodTrainer
 from training.engine.training_arguments import FineTuningArguments, Settings
@@ -56,7 +57,7 @@ def build_probe(
         UserError: nothing that selects, a network that has no linear head, a loss that the solver does
             not have, a label without an image, or fewer images than one global batch of SGD.
     """
-    args, alone = settings.training, settings.method.tune == "linear_probe"
+    args, alone = settings.training, settings.method.tuning.trains == HEAD_ALONE
     num_images = len(splits.originals) + (len(splits.selection) if alone else 0)
     check_head(network, *OF_A_PROBE)
     most = most_images(len(splits.label_names), head_of(network.model).in_features)
@@ -97,7 +98,7 @@ def _say(line: str) -> None:
 def build_after_probe(
     network: Network, splits: Splits, settings: Settings, eval_cache_gb: float = 0.0
 ) -> FoodTrainer:
-    """Build the trainer of the second phase of `tune: probe_then_full`.
+    """Build the trainer of the phase after a probe, of all weights or of LoRA's adapters.
 
     Raises:
         UserError: as `build_probe`, so that nothing is trained that the first phase could not
@@ -120,12 +121,13 @@ def probe_first(
     checkpoint: str | None,
     probe_checkpoint: str | None,
 ) -> None:
-    """Go through the first phase of `tune: probe_then_full`: put a probed head into the network.
+    """Go through the first phase of a method that has two: put a probed head into the network.
 
     The head is trained in probe/ of the run folder, found there when an interrupted run is resumed,
     or taken from beside the checkpoint of another folder.
 
     Args:
+        network: without what the second phase adds to it.
         checkpoint: what the second phase resumes from; None begins with the first.
         probe_checkpoint: what the first phase resumes from; None begins it.
 
@@ -133,7 +135,7 @@ def probe_first(
         UserError: as `build_probe`, or a checkpoint without a probe beside it.
     """
     folder = Path(settings.training.output_dir) / PROBE
-    probed = folder if checkpoint is None else _beside(Path(checkpoint))
+    probed = folder if checkpoint is None else _beside(Path(checkpoint), settings.method.tune)
     if (probed / PROBE_RESULT).is_file():
         copy_head(load_file(probed / HEAD), network)  # refuses another's before anything is copied
         result = read_json(probed / PROBE_RESULT)
@@ -148,12 +150,12 @@ def probe_first(
     set_seed(settings.training.seed)
 
 
-def _beside(checkpoint: Path) -> Path:
+def _beside(checkpoint: Path, tune: str) -> Path:
     source = checkpoint.parent / PROBE
     if not (source / PROBE_RESULT).is_file():
         raise UserError(
             f"resume_from_checkpoint {checkpoint}: there is no {PROBE}/{PROBE_RESULT} beside it, so it is "
-            "not of a run with tune probe_then_full"
+            f"not of a run with tune {tune}"
         )
     return source
 

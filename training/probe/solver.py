@@ -34,7 +34,7 @@ def choose_solver(
     Raises:
         UserError: logistic regression is asked for with a loss that it does not have.
     """
-    other = None if settings.method.tune == "probe_then_full" else _other_loss(settings)
+    other = None if settings.method.tuning.probes_first else _other_loss(settings)
     asked = probe.probe_solver
     if asked == LOGISTIC and other:
         raise UserError(

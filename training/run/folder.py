@@ -5,7 +5,7 @@ log_history.json    every logged number; runs/ holds the same for TensorBoard
 checkpoint-N/       what a resume needs
 probe.json          what a linear probe chose, and head.safetensors, the head (tune: linear_probe);
                     out_of_fold.safetensors, where a cross-validation chose
-probe/              the same and its checkpoints (tune: probe_then_full)
+probe/              the same and its checkpoints, of a probe before another phase (tune: probe_then_...)
 model/              the selected weights, config and image processor; scores are calibrated; with not_food
                     not_food.safetensors, see `training.evaluation.not_food`
 selection.npz       its scores of held-out images, see `training.evaluation.held_out`
@@ -70,7 +70,7 @@ class Run:
     checkpoint: str | None  # folder that training resumes from; None starts
     record: dict[str, Any]  # the content of run.json; {} until `start` writes it
     is_finished: bool = False  # whether an earlier process finished the run
-    # Folder that the first phase of probe_then_full resumes from; None starts it.
+    # Folder that a first phase resumes from; None starts it.
     probe_checkpoint: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)  # stage -> how long it took
     lock: FileLock | None = None  # held by the main process until it ends; None on other processes

@@ -12,7 +12,7 @@ from training.common.errors import UserError
 from training.config.checks import check_method
 from training.config.keys import default_values
 from training.config.recipe import known_keys, parse_recipe
-from training.engine.arguments import ExtensionArguments
+from training.engine.arguments import METHODS, ExtensionArguments
 from training.input.arguments import Augmentation
 
 
@@ -49,12 +49,12 @@ def said_of(tune: str, **values: object) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("tune", ["full", "lora", "linear_probe", "probe_then_full"])
+@pytest.mark.parametrize("tune", METHODS)
 def test_a_method_with_the_defaults_is_fine(tune):
     check(tune)
 
 
-@pytest.mark.parametrize("tune", ["lora", "linear_probe", "probe_then_full"])
+@pytest.mark.parametrize("tune", [tune for tune in METHODS if tune != "full"])
 def test_weights_that_stay_must_not_be_random(tune):
     assert said_of(tune, model=None) == (
         f"tune {tune} and model is null: the weights that it leaves as they are would be random; "
@@ -65,22 +65,22 @@ def test_weights_that_stay_must_not_be_random(tune):
 @pytest.mark.parametrize(
     ("key", "value", "users"),
     [
-        ("lora_rank", 8, ["lora"]),
-        ("lora_target_modules", ["fc1"], ["lora"]),
-        ("probe_learning_rates", [0.1], ["linear_probe", "probe_then_full"]),
-        ("probe_epochs", 3.0, ["probe_then_full"]),
-        ("probe_solver", "sgd", ["linear_probe", "probe_then_full"]),
+        ("lora_rank", 8, ["lora", "probe_then_lora"]),
+        ("lora_target_modules", ["fc1"], ["lora", "probe_then_lora"]),
+        ("probe_learning_rates", [0.1], ["linear_probe", "probe_then_full", "probe_then_lora"]),
+        ("probe_epochs", 3.0, ["probe_then_full", "probe_then_lora"]),
+        ("probe_solver", "sgd", ["linear_probe", "probe_then_full", "probe_then_lora"]),
     ],
 )
 def test_a_key_of_another_method_is_refused(key, value, users):
-    for tune in ("full", "lora", "linear_probe", "probe_then_full"):
+    for tune in METHODS:
         if tune in users:
             check(tune, **{key: value})
         elif (key, tune) == ("probe_epochs", "linear_probe"):
             assert "has no use for probe_epochs:" in said_of(tune, **{key: value})
         else:
             assert said_of(tune, **{key: value}) == (
-                f"{key} with tune {tune} does nothing: it is for tune {users[0]}; leave it out"
+                f"{key} with tune {tune} does nothing: it is for tune {' or '.join(users)}; leave it out"
             )
 
 
@@ -90,6 +90,7 @@ def test_a_key_of_another_method_is_refused(key, value, users):
         ("linear_probe", "probe_learning_rates", [0.1]),
         ("probe_then_full", "probe_learning_rates", [0.1]),
         ("probe_then_full", "probe_epochs", 3.0),
+        ("probe_then_lora", "probe_epochs", 3.0),
     ],
 )
 def test_keys_of_sgd_are_refused_where_logistic_regression_is_asked_for(tune, key, value):

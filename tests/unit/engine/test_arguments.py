@@ -8,12 +8,17 @@ import sys
 import pytest
 from transformers import TrainingArguments
 
+from model_card import facts
 from tests.unit.toys import tiny_settings
 from training.common.arguments import default_of, keys_of
 from training.common.errors import UserError
 from training.engine.arguments import (
+    ADAPTERS,
+    ALL_WEIGHTS,
+    HEAD_ALONE,
     LOSSES,
     METHODS,
+    TUNINGS,
     ExtensionArguments,
     LossArguments,
     MethodArguments,
@@ -112,7 +117,9 @@ def test_the_ends_of_the_ranges_are_taken(tmp_path, key, value):
 def test_choices():
     assert [LossArguments(loss=name).loss for name in LOSSES] == [*LOSSES]
     assert [MethodArguments(tune=name).tune for name in METHODS] == [*METHODS]
-    with pytest.raises(UserError, match="tune is 'head': give full, linear_probe, .* or lora$"):
+    with pytest.raises(
+        UserError, match="tune is 'head': give full, linear_probe, .* or probe_then_lora$"
+    ):
         MethodArguments(tune="head")
 
 
@@ -131,8 +138,32 @@ def test_lora_needs_names_and_peft(monkeypatch):
         MethodArguments(lora_target_modules=[])
     monkeypatch.setitem(sys.modules, "peft", None)
     MethodArguments()
-    with pytest.raises(UserError, match="tune is lora and peft is not installed"):
-        MethodArguments(tune="lora")
+    MethodArguments(tune="probe_then_full")
+    for tune in ("lora", "probe_then_lora"):
+        with pytest.raises(UserError, match=f"tune is {tune} and peft is not installed"):
+            MethodArguments(tune=tune)
+
+
+@pytest.mark.parametrize(
+    ("tune", "trains", "probes", "probes_first", "freezes"),
+    [
+        ("full", ALL_WEIGHTS, False, False, False),
+        ("linear_probe", HEAD_ALONE, True, False, True),
+        ("probe_then_full", ALL_WEIGHTS, True, True, True),
+        ("lora", ADAPTERS, False, False, True),
+        ("probe_then_lora", ADAPTERS, True, True, True),
+    ],
+)
+def test_what_a_method_means(tune, trains, probes, probes_first, freezes):
+    tuning = MethodArguments(tune=tune).tuning
+    assert (tuning.trains, tuning.probes_first) == (trains, probes_first)
+    assert (tuning.probes, tuning.freezes) == (probes, freezes)
+
+
+def test_the_card_knows_every_method():
+    """model_card imports nothing of ours, and has a table of its own."""
+    ours = {tune: (each.trains, each.probes_first) for tune, each in TUNINGS.items()}
+    assert ours == facts.TUNINGS and tuple(TUNINGS) == METHODS
 
 
 KINDS = [LossArguments, MethodArguments, ExtensionArguments, TrainerKeys, RangedKeys]

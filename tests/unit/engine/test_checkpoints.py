@@ -66,8 +66,10 @@ def test_one_phase_has_one_checkpoint(tmp_path, tune):
     assert find_checkpoints(tmp_path, None, tune) == (None, None)
 
 
-def test_of_two_phases_the_one_that_was_interrupted_is_resumed(tmp_path):
-    tune = "probe_then_full"
+@pytest.mark.parametrize(
+    ("tune", "file"), [("probe_then_full", "config.json"), ("probe_then_lora", LORA_WEIGHTS)]
+)
+def test_of_two_phases_the_one_that_was_interrupted_is_resumed(tmp_path, tune, file):
     with pytest.raises(UserError, match="has no complete checkpoint"):
         find_checkpoints(tmp_path, "last", tune)
     early = checkpoint(tmp_path / PROBE, 2)
@@ -77,15 +79,16 @@ def test_of_two_phases_the_one_that_was_interrupted_is_resumed(tmp_path):
         str(tmp_path / PROBE / "checkpoint-4"),
     )
     assert find_checkpoints(tmp_path, str(early), tune) == (None, str(early))
-    second = checkpoint(tmp_path, 2, "config.json")
+    second = checkpoint(tmp_path, 2, file)
     assert find_checkpoints(tmp_path, "last", tune) == (str(second), None)
     assert find_checkpoints(tmp_path / "elsewhere", str(second), tune) == (str(second), None)
     assert find_checkpoints(tmp_path, None, tune) == (None, None)
 
 
-def test_a_first_phase_that_came_to_its_end_needs_no_checkpoint(tmp_path):
+@pytest.mark.parametrize("tune", ["probe_then_full", "probe_then_lora"])
+def test_a_first_phase_that_came_to_its_end_needs_no_checkpoint(tmp_path, tune):
     probed(tmp_path)
-    assert find_checkpoints(tmp_path, "last", "probe_then_full") == (None, None)
+    assert find_checkpoints(tmp_path, "last", tune) == (None, None)
 
 
 def test_what_would_be_lost(tmp_path):
@@ -110,9 +113,10 @@ def test_the_result_of_a_probe_is_found_in_either_place(tmp_path):
 
 def test_a_checkpoint_of_the_other_kind_is_refused(tmp_path):
     adapters, whole = checkpoint(tmp_path, 1, LORA_WEIGHTS), checkpoint(tmp_path, 2)
-    refuse_other_method(adapters, "lora")
-    refuse_other_method(whole, "full")
-    with pytest.raises(UserError, match="checkpoint-1 was written with tune: lora .* has full"):
-        refuse_other_method(adapters, "full")
-    with pytest.raises(UserError, match="checkpoint-2 was written without tune: lora .* has lora"):
-        refuse_other_method(whole, "lora")
+    refuse_other_method(adapters, "lora", adapts=True)
+    refuse_other_method(whole, "full", adapts=False)
+    refuse_other_method(whole, "probe_then_lora", adapts=False)  # its first phase
+    with pytest.raises(UserError, match="checkpoint-1 was written with adapters .* has tune full"):
+        refuse_other_method(adapters, "full", adapts=False)
+    with pytest.raises(UserError, match="checkpoint-2 was written without adapters .* tune lora"):
+        refuse_other_method(whole, "lora", adapts=True)

@@ -18,12 +18,17 @@ from transformers import (
 from tests.unit.adapted import LORA, adapted, pixels, same, shake, trained_names, weights
 from tests.unit.toys import TINY_VIT, tiny_network, tiny_settings
 from training.common.errors import UserError
+from training.engine.arguments import MethodArguments
 from training.engine.lora import add_adapters, count_parameters, find_layers
 from training.engine.trainer import BaseTrainer
 from training.engine.wiring import build_trainer
 from training.model.head import heads_of
 
 NO_CHECKPOINTS = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
+
+
+def method_of(names: list[str], rank: int, tune: str = "lora") -> MethodArguments:
+    return MethodArguments(tune=tune, lora_target_modules=names, lora_rank=rank)
 
 
 # ---- what is adapted ----------------------------------------------------------------------------
@@ -108,7 +113,7 @@ def test_convolutions_are_not_adapted(tmp_path):
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3)
     model = ResNetForImageClassification(config)
     args = tiny_settings(tmp_path, **LORA, lora_target_modules=["convolution"])
-    with pytest.raises(UserError, match="ResNetFor.* has no linear layer beside its head"):
+    with pytest.raises(UserError, match="tune is lora and ResNetFor.* no linear layer beside its"):
         add_adapters(SimpleNamespace(model=model), args)
     assert len(trained_names(model)) == len(list(model.parameters()))  # it is left as it was
 
@@ -117,7 +122,7 @@ def test_a_matrix_that_is_never_called_is_not_adapted():
     """MultiheadAttention reads the weight of its out_proj, and would leave an adapter out."""
     model = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2), "fc": nn.Linear(8, 8)})
     with pytest.raises(UserError, match="has 'out_proj', and .*give some of fc"):
-        find_layers(model, [], ["fc", "out_proj"], 4)
+        find_layers(model, [], method_of(["fc", "out_proj"], 4))
 
 
 @pytest.mark.parametrize(
@@ -143,12 +148,12 @@ def test_a_matrix_that_is_never_called_is_not_adapted():
 def test_a_name_that_fits_nothing_is_refused(names, rank, message):
     model = tiny_network().model
     with pytest.raises(UserError, match=message):
-        find_layers(model, heads_of(model), names, rank)
+        find_layers(model, heads_of(model), method_of(names, rank))
 
 
 def test_the_whole_rank_of_a_matrix_is_taken():
     model = tiny_network().model
-    assert len(find_layers(model, heads_of(model), ["fc1"], 32)) == 2
+    assert len(find_layers(model, heads_of(model), method_of(["fc1"], 32))) == 2
 
 
 def test_reentrant_checkpointing_is_refused(trainer_for):
@@ -161,8 +166,34 @@ def test_reentrant_checkpointing_is_refused(trainer_for):
 
 def test_shards_are_refused(trainer_for, monkeypatch):
     monkeypatch.setattr(BaseTrainer, "is_sharded", True)
-    with pytest.raises(UserError, match="tune is lora with FSDP or DeepSpeed"):
-        trainer_for(**LORA)
+    for tune in ("lora", "probe_then_lora"):
+        with pytest.raises(UserError, match=f"tune is {tune} with FSDP or DeepSpeed"):
+            trainer_for(**{**LORA, "tune": tune})
+
+
+# ---- before there are adapters ------------------------------------------------------------------
+
+
+def test_set_aside_the_network_is_as_it_was(tmp_path):
+    model, adapters = adapted(tmp_path, lora_target_modules=["q_proj", "fc1"])
+    shake(model)
+    before, trained, plain = weights(model), trained_names(model), tiny_network().model
+    head = model.classifier.state_dict()
+    plain.classifier.load_state_dict(head)  # it is trained, and stays
+    scores = model.eval()(pixel_values=pixels()).logits
+    with pytest.raises(KeyError), adapters.set_aside():
+        assert same(weights(model), weights(plain))
+        assert torch.equal(model.eval()(pixel_values=pixels()).logits, plain(pixels()).logits)
+        with torch.no_grad():
+            model.classifier.weight.zero_()
+        raise KeyError  # an interruption
+    assert not model.classifier.weight.any()  # what was put into the head is there
+    with torch.no_grad():
+        model.classifier.weight.copy_(before["classifier.weight"])
+    assert same(weights(model), before) and trained_names(model) == trained
+    assert torch.equal(model(pixel_values=pixels()).logits, scores)
+    adapters.finish()
+    assert not any("lora" in name or "base_layer" in name for name in model.state_dict())
 
 
 # ---- the merge ----------------------------------------------------------------------------------

@@ -80,7 +80,9 @@ def test_the_best_adapters_and_head_are_kept(trainer_for, tmp_path, monkeypatch,
 @pytest.mark.parametrize(("before", "after"), [("lora", "full"), ("full", "lora")])
 def test_a_checkpoint_of_the_other_kind_is_refused(trainer_for, tmp_path, before, after):
     trainer_for("one", tune=before, max_steps=1, **LAST).train()
-    with pytest.raises(UserError, match=f"tune: lora and the recipe has {after}: resume"):
+    with pytest.raises(
+        UserError, match=f"adapters of LoRA and the recipe has tune {after}: resume"
+    ):
         trainer_for("two", tune=after, **LAST).train(
             resume_from_checkpoint=str(tmp_path / "one" / "checkpoint-1")
         )

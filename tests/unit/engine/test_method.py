@@ -82,6 +82,8 @@ def test_a_whole_network_may_be_sharded_and_ends_as_it_is():
     method = WholeNetwork(tiny_network(), "probe_then_full")
     before = {name: value.clone() for name, value in method.state().items()}
     method.refuse_shards()
+    with method.set_aside():
+        assert all(torch.equal(value, before[name]) for name, value in method.state().items())
     method.finish()
     assert method.tune == "probe_then_full"
     assert all(torch.equal(value, before[name]) for name, value in method.state().items())

@@ -98,7 +98,9 @@ def test_the_method_is_the_recipes(tmp_path):
     method = build_method(network, tiny_settings(tmp_path, tune="probe_then_full"))
     assert isinstance(method, WholeNetwork) and method.tune == "probe_then_full"
     assert method.model is network.model
-    assert isinstance(build_method(network, tiny_settings(tmp_path, tune="lora")), LoRA)
+    for tune in ("lora", "probe_then_lora"):
+        method = build_method(tiny_network(), tiny_settings(tmp_path, tune=tune))
+        assert isinstance(method, LoRA) and method.tune == tune
 
 
 def test_the_metrics_of_a_selection_are_those_of_the_summary():

@@ -116,23 +116,28 @@ def test_an_interrupted_probe_is_resumed(probed, recipe, tmp_path, monkeypatch):
     assert equal(weights(tmp_path / "cut"), weights(probed))
 
 
-LPFT = ["--tune", "probe_then_full", "--probe_epochs", "2", "--learning_rate", "1e-3"]
-LPFT += ["--num_train_epochs", "2", "--mixup", "0.8", "--drop_path", "0.2", "--ema_decay", "0.9"]
+LPFT = ["--probe_epochs", "2", "--learning_rate", "1e-3", "--num_train_epochs", "2"]
+LPFT += ["--mixup", "0.8", "--drop_path", "0.2", "--ema_decay", "0.9"]
+
+
+@pytest.fixture(scope="module", params=["probe_then_full", "probe_then_lora"])
+def tune(request) -> str:
+    return request.param
 
 
 @pytest.fixture
-def lpft(recipe, tmp_path):
+def lpft(recipe, tune, tmp_path):
     """lpft(name, *further) -> the folder of a run with both phases."""
 
     def lpft(name: str, *further: object) -> Path:
-        train(recipe, "--output_dir", tmp_path / name, *LPFT, *further)
+        train(recipe, "--output_dir", tmp_path / name, "--tune", tune, *LPFT, *further)
         return tmp_path / name
 
     return lpft
 
 
 @pytest.fixture(scope="module")
-def whole(recipe, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
+def whole(recipe, tune, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
     """A run with both phases, and the weights with which its second one began."""
     run, seen = tmp_path_factory.mktemp("whole") / "run", {}
     real = FoodTrainer.train
@@ -144,11 +149,11 @@ def whole(recipe, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FoodTrainer, "train", spy)
-        train(recipe, "--output_dir", run, *LPFT)
+        train(recipe, "--output_dir", run, "--tune", tune, *LPFT)
     return run, seen
 
 
-def test_probe_then_full_is_probe_and_then_full(whole, recipe, tmp_path):
+def test_a_probe_comes_first_and_its_head_is_begun_with(whole, tune, recipe, tmp_path):
     run, begun = whole
     head = load_file(run / "probe" / "head.safetensors")
     assert torch.equal(begun["classifier.weight"], head["weight"])
@@ -158,10 +163,26 @@ def test_probe_then_full_is_probe_and_then_full(whole, recipe, tmp_path):
     assert record["seconds"]["probe"] > 0 and record["training"]["learning_rate"] == 1e-3
     result = json.loads((run / "probe" / "probe.json").read_text())
     assert record["training"]["probe"] == result and result["epochs"] == 2
-    start = load_network(run / "model").model.state_dict()
-    assert sum(not torch.equal(start[name], begun[name]) for name in start) == len(start)
+    end, adapts = load_network(run / "model").model.state_dict(), tune == "probe_then_lora"
+    before = {name.replace(".base_layer", ""): value for name, value in begun.items()}
+    moved = {name for name in end if not torch.equal(end[name], before[name])}
+    adapted = {name for name in end if name.endswith(("q_proj.weight", "v_proj.weight"))}
+    adapted |= {"classifier.weight", "classifier.bias"}
+    assert moved == (adapted if adapts else set(end)) and record["training"]["tune"] == tune
+    assert (record["training"]["lora"] is not None) == adapts
     card = (run / "release" / "README.md").read_text()
-    assert "all weights, after 2 epochs of a linear head on frozen features" in card
+    trained = " parameters" if adapts else "| Trained | all weights"
+    assert f"{trained}, after 2 epochs of a linear head on frozen features; its learning" in card
+    assert ("| Trained | LoRA, rank 16, alpha 16, on `q_proj`, `v_proj`, and" in card) == adapts
+
+
+def test_a_probe_before_something_else_finds_the_features_of_one_alone(
+    probed, lpft, tune, monkeypatch
+):
+    """They are of the network itself, whatever the second phase puts into it."""
+    monkeypatch.setattr(features, "compute_features", None)
+    head = load_file(lpft("run", "--probe_epochs", "3") / "probe" / "head.safetensors")
+    assert equal(head, load_file(probed / "head.safetensors"))
 
 
 @pytest.mark.parametrize(("phase", "step"), [(ProbeTrainer, 5), (FoodTrainer, 1), (FoodTrainer, 5)])
@@ -181,7 +202,9 @@ def test_an_interruption_in_either_phase_changes_nothing(whole, lpft, monkeypatc
     ).read_text()
 
 
-def test_a_resume_from_another_folder_takes_the_probe_along(whole, lpft, tmp_path, monkeypatch):
+def test_a_resume_from_another_folder_takes_the_probe_along(
+    whole, lpft, tune, tmp_path, monkeypatch
+):
     whole = shutil.copytree(whole[0], tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(probe, "build_probe", None)
@@ -191,7 +214,7 @@ def test_a_resume_from_another_folder_takes_the_probe_along(whole, lpft, tmp_pat
     early = lpft("early", "--resume_from_checkpoint", whole / "probe" / "checkpoint-4")
     assert equal(weights(early), weights(whole))
     shutil.rmtree(whole / "probe")
-    with pytest.raises(UserError, match="no probe/probe.json beside it"):
+    with pytest.raises(UserError, match=f"no probe/probe.json beside it, .* with tune {tune}$"):
         lpft("orphan", "--resume_from_checkpoint", whole / "checkpoint-4")
 
 
@@ -247,9 +270,9 @@ def test_an_interrupted_logistic_probe_begins_again_and_ends_the_same(
     assert equal(weights(tmp_path / "cut"), weights(fitted))
 
 
-def test_a_logistic_head_before_fine_tuning_is_resumed(recipe, tmp_path, monkeypatch):
+def test_a_logistic_head_before_fine_tuning_is_resumed(recipe, tune, tmp_path, monkeypatch):
     def lpft(name: str, *further: object) -> Path:
-        words = [*LOGISTIC, "--tune", "probe_then_full", "--learning_rate", "1e-3", *further]
+        words = [*LOGISTIC, "--tune", tune, "--learning_rate", "1e-3", *further]
         train(recipe, "--output_dir", tmp_path / name, *words, "--label_smoothing_factor", "0.1")
         return tmp_path / name
 
@@ -260,7 +283,8 @@ def test_a_logistic_head_before_fine_tuning_is_resumed(recipe, tmp_path, monkeyp
     assert record["selection"]["cross_validation"] is None
     assert record["training"]["learning_rate"] == 1e-3
     card = (whole / "release" / "README.md").read_text()
-    assert "all weights, after a linear head on frozen features; logistic regression, L2" in card
+    assert ", after a linear head on frozen features; logistic regression, L2" in card
+    assert ("Merged: the files hold plain weights" in card) == (tune == "probe_then_lora")
     assert "The checkpoint was chosen by" in card
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         kill_at(patch, 1, FoodTrainer)
@@ -281,11 +305,11 @@ def test_few_steps_are_said(splits, tmp_path, caplog):
 # ---- arguments and networks of a probe ------------------------------------------------------------
 
 
-def test_a_network_without_one_linear_head_is_refused_by_either_phase(splits, tmp_path):
+def test_a_network_without_one_linear_head_is_refused_by_either_phase(splits, tune, tmp_path):
     labels = {"id2label": {0: "a", 1: "b", 2: "c"}}
     two_heads = DeiTForImageClassificationWithTeacher(DeiTConfig(**TINY_VIT, **labels))
     network = dataclasses.replace(tiny_network(), model=two_heads)
-    settings = tiny_settings(tmp_path, tune="probe_then_full")
+    settings = tiny_settings(tmp_path, tune=tune)
     with pytest.raises(UserError, match="a linear probe of DeiT.* is not known"):
         probe.build_probe(network, splits, settings, ProbeArguments())
     with pytest.raises(UserError, match="a linear probe of DeiT.* is not known"):

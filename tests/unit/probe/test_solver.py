@@ -50,8 +50,9 @@ def test_another_loss_leads_to_sgd_or_is_refused(choose, values, said):
 
 
 def test_the_loss_of_a_second_phase_is_not_the_probes(choose):
-    assert choose(tune="probe_then_full", values=SMOOTHED)[0] == LOGISTIC
-    assert choose(tune="probe_then_full", values=SMOOTHED, probe_solver=LOGISTIC)[0] == LOGISTIC
+    for tune in ("probe_then_full", "probe_then_lora"):
+        assert choose(tune=tune, values=SMOOTHED)[0] == LOGISTIC
+        assert choose(tune=tune, values=SMOOTHED, probe_solver=LOGISTIC)[0] == LOGISTIC
 
 
 def test_rates_that_are_given_lead_to_sgd(choose):

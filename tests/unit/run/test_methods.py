@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each value of `tune` builds, and what comes before it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 
+from training.engine.arguments import METHODS, MethodArguments
 from training.run import methods
 
 
@@ -20,7 +23,7 @@ def calls(monkeypatch) -> list[tuple]:
 
 
 def recipe(tune: str) -> SimpleNamespace:
-    parts = {"method": SimpleNamespace(tune=tune), "data": SimpleNamespace(eval_cache_gb=3.0)}
+    parts = {"method": MethodArguments(tune=tune), "data": SimpleNamespace(eval_cache_gb=3.0)}
     return SimpleNamespace(**parts, settings="settings", probe="probe")
 
 
@@ -31,6 +34,7 @@ def recipe(tune: str) -> SimpleNamespace:
         ("lora", "build_trainer", ("settings", 3.0)),
         ("linear_probe", "build_probe", ("settings", "probe", 3.0)),
         ("probe_then_full", "build_after_probe", ("settings", 3.0)),
+        ("probe_then_lora", "build_after_probe", ("settings", 3.0)),
     ],
 )
 def test_each_method_has_its_builder(calls, tune, builder, arguments):
@@ -38,21 +42,20 @@ def test_each_method_has_its_builder(calls, tune, builder, arguments):
     assert calls == [(builder, ("network", "splits", *arguments), {})]
 
 
-def test_only_one_method_has_a_first_phase(calls):
-    stages = []
+@pytest.mark.parametrize("tune", METHODS)
+def test_a_first_phase_is_a_probe_of_the_network_without_the_last_phase(calls, tune):
+    @contextmanager
+    def block(name: str) -> Iterator[None]:
+        calls.append(name)
+        yield
+        calls.append(f"end of {name}")
 
-    class Stage:
-        def __init__(self, name: str) -> None:
-            stages.append(name)
-
-        def __enter__(self) -> None: ...
-
-        def __exit__(self, *_: object) -> None: ...
-
-    for tune in ("full", "lora", "linear_probe", "probe_then_full"):
-        checkpoints = {"checkpoint": "c", "probe_checkpoint": "p"}
-        run = SimpleNamespace(recipe=recipe(tune), stage=Stage, **checkpoints)
-        methods.run_first_phase(run, "network", "splits")
-    assert stages == ["probe"]
+    method = SimpleNamespace(set_aside=lambda: block("set_aside"))
+    checkpoints = {"checkpoint": "c", "probe_checkpoint": "p"}
+    run = SimpleNamespace(recipe=recipe(tune), stage=block, **checkpoints)
+    trainer = SimpleNamespace(network="network", method=method)
+    methods.run_first_phase(run, trainer, "splits")
     more = {"eval_cache_gb": 3.0, "checkpoint": "c", "probe_checkpoint": "p"}
-    assert calls == [("probe_first", ("network", "splits", "settings", "probe"), more)]
+    first = ("probe_first", ("network", "splits", "settings", "probe"), more)
+    wanted = ["probe", "set_aside", first, "end of set_aside", "end of probe"]
+    assert calls == (wanted if tune.startswith("probe_then_") else [])

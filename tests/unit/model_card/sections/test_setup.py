@@ -46,6 +46,25 @@ def test_a_card_says_what_was_trained():
         "LoRA, rank 16, alpha 8, dropout 0.1, on `q_proj`, `v_proj`, and the head in full (peft "
         "0.21.2); 667,493 of 85,876,325 parameters." in text
     )
+    rates = [{"learning_rate": 0.01, "top1": 0.86}]
+    training["tune"] = "probe_then_lora"
+    with pytest.raises(MissingFactError, match="run.json has no training.probe: "):
+        facts_of(both)
+    training["probe"] = {"learning_rate": 0.01, "epochs": 3.0, "selection_top1": rates}
+    text = render_card(facts_of(both))
+    validate_card(text)
+    assert (
+        "0.21.2); 667,493 of 85,876,325 parameters, after 3 epochs of a linear head on frozen features; its "
+        "learning rate 0.01 of 1, chosen on the selection slice. Merged: the files hold plain"
+        in text
+    )
+    lora, training["lora"] = training["lora"], None
+    with pytest.raises(MissingFactError, match="run.json has no training.lora: "):
+        facts_of(both)
+    training |= {"tune": "adapters", "lora": lora}
+    with pytest.raises(FactError, match="training.tune is 'adapters', not one of 'full', "):
+        facts_of(both)
+    training["tune"] = "lora"
     training["lora"]["target_modules"] = []
     with pytest.raises(FactError, match="target_modules|training.lora"):
         facts_of(both)
