@@ -12,8 +12,9 @@ from its first one upwards while that selects better, then downwards; so the bes
 neighbour on both sides, and no rate far beyond is trained to its end for nothing.
 
 (a) is the recipe of transformers' run_image_classification.py, (b) the linear probe, (c) all weights
-by `training/recipes/small_data.yaml` without the probe that it begins with, (d) the same with it. All
-that train the backbone see the same number of images. Runs are the product's own; a finished one is
+by `training/recipes/small_data.yaml` without the probe that it begins with, (d) the same with it, (e) the
+same with it and LoRA instead of all weights, at 30 photographs a class only. All that train the backbone
+see the same number of images. Runs are the product's own; a finished one is
 recorded at once, an interrupted one goes on from its last checkpoint when the command is given again.
 """
 
@@ -92,6 +93,7 @@ def methods() -> dict[str, tuple[dict[str, Any], float | None]]:
         "probe": ({"tune": "linear_probe"}, None),
         "full": (full, 1e-4),
         "probe_then_full": ({**ours(), "tune": "probe_then_full"}, 2e-5),
+        "lora": ({**ours(), "tune": "probe_then_lora"}, 3e-4),
     }
 
 
@@ -338,8 +340,10 @@ def probe_jobs() -> list[Job]:
 
 
 def further_jobs(method: str, rate: float) -> list[Job]:
-    """30 a class with three seeds, 10 and 100 with one."""
+    """30 a class with three seeds, 10 and 100 with one; LoRA at 30 alone."""
     first, *seeds = [Job(method, SOME, seed, rate) for seed in (0, 1, 2)]
+    if method == "lora":
+        return [first, *seeds]
     return [first, Job(method, MANY, 0, rate), *seeds, Job(method, FEW, 0, rate)]
 
 

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.unit.toys import tiny_network, write_image_folder
-from training.config.recipe import known_keys
+from training.config.recipe import known_keys, parse_recipe
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
@@ -51,6 +52,27 @@ def test_what_trains_the_backbone_sees_the_same_number_of_images(finetune):
             assert job.values["learning_rate"] == job.rate
     example, _ = finetune.methods()["example"]
     assert not {"layer_decay", "drop_path", "auto_augment", "tune", "mixup"} & set(example)
+
+
+@pytest.mark.parametrize("method", ["example", "probe", "full", "probe_then_full", "lora"])
+def test_each_method_is_a_recipe_that_the_product_takes(finetune, dishes, tmp_path, method):
+    _, rate = finetune.methods()[method]
+    job = finetune.Job(method, finetune.SOME, 0, rate)
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump({"model": "user/vit", "dataset": str(dishes), **job.values}))
+    recipe = parse_recipe([str(path)])
+    tunes = {"probe": "linear_probe", "lora": "probe_then_lora", "example": "full"}
+    assert recipe.method.tune == tunes.get(method, method)
+
+
+def test_lora_is_run_at_thirty_a_class_alone(finetune):
+    def jobs(method: str) -> list[tuple[int, int]]:
+        return [(job.photographs, job.seed) for job in finetune.further_jobs(method, 1e-4)]
+
+    assert jobs("lora") == [(30, 0), (30, 1), (30, 2)]
+    assert sorted(jobs("probe_then_full")) == [(10, 0), (30, 0), (30, 1), (30, 2), (100, 0)]
+    with_lora, without = (finetune.methods()[name][0] for name in ("lora", "probe_then_full"))
+    assert {**without, "tune": "probe_then_lora"} == with_lora
 
 
 def row(finetune, method="example", seed=0, rate=1e-4, photographs=30, **more) -> dict:
