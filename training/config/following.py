@@ -90,4 +90,5 @@ def _smaller_batch(file: dict[str, Any], line: dict[str, Any]) -> int | None:
 
 
 def _epochs(file: dict[str, Any]) -> float:
-    return file.get("num_train_epochs") or TrainerKeys.num_train_epochs
+    said = file.get("num_train_epochs")
+    return TrainerKeys.num_train_epochs if said is None else said  # 0 epochs are a number, too

@@ -241,7 +241,7 @@ def _aligned(split: Split, label_names: list[str]) -> Split:
 def _cut_test(train: Split, args: DataArguments, notes: list[str]) -> tuple[list[int], Split]:
     """Cut a test split; return the rows that stay in train, and the split."""
     labels = train.dataset["label"][:]
-    needed = 2 if args.selection_split else 3
+    needed = 3 if args.selection_split is None else 2
     refuse_few(labels, train.content, train.label_names, needed, "a cut of test and selection")
     fraction = TEST_FRACTION if args.test_fraction is None else args.test_fraction
     # In the order of the contents, so that files may be renamed.

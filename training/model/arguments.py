@@ -56,15 +56,16 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if isinstance(self.model_config, str):
             self.model_config = json_mapping("model_config", self.model_config)
-        if self.model:
+        if self.model is not None:
             self.model = os.path.expanduser(self.model)
-        if self.model and self.model_config:
+        # Empty ones too: `{}` asks for a network from scratch as much as a mapping with keys does.
+        if self.model is not None and self.model_config is not None:
             raise UserError(
                 "model and model_config are both set: model_config describes a network from scratch, "
                 "give `model: null` with it, or --model_config null to start from the model"
             )
-        if self.as_vit and not self.model:
-            of = "model_config describes" if self.model_config else "model is null:"
+        if self.as_vit and self.model is None:
+            of = "model is null:" if self.model_config is None else "model_config describes"
             raise UserError(
                 f"as_vit is true, and {of} a network from scratch, which is a ViT already: leave as_vit out "
                 "(--as_vit false), or give a model"
@@ -72,7 +73,7 @@ class ModelArguments:
         check_ranges(self)
         if self.display_names is not None:  # whether its labels fit is seen when they are known
             read_names(self.display_names)
-        if self.model and self.weight_init != "normal":
+        if self.model is not None and self.weight_init != "normal":
             raise UserError(
                 f"weight_init {self.weight_init} and model {self.model}: it is for a network from scratch; "
                 "leave it out (--weight_init null), or give `model: null`"

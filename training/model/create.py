@@ -77,7 +77,7 @@ def _from_scratch(args: ModelArguments, label_names: list[str]) -> Network:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else "see ViTConfig in transformers"
             raise UserError(f"model_config has the unknown key {key}: {hint}")
-    size = args.image_size or values.get("image_size", 224)
+    size = values.get("image_size", 224) if args.image_size is None else args.image_size
     values["image_size"] = size
     try:
         config = ViTConfig(**values, **_labels(label_names))
@@ -153,7 +153,7 @@ def _load_as_it_is(
         for key, value in _labels(label_names).items():
             setattr(model.config, key, value)
     preprocessing = preprocessing_of(processor, model_id)
-    if args.image_size:
+    if args.image_size is not None:
         model = at_resolution(model, args.image_size)
         processor, preprocessing = _at_size(processor, args.image_size, model_id)
     return Network(model, processor, preprocessing, None, None, "kept" if kept else "new")
@@ -164,8 +164,8 @@ def _load_as_vit(
 ) -> Network:
     """Load a checkpoint as the ViT that it is in other clothes, and say what was done."""
     preprocessing = preprocessing_of(processor, model_id)
-    size = args.image_size or preprocessing.height
-    if not args.image_size and preprocessing.height != preprocessing.width:
+    size = preprocessing.height if args.image_size is None else args.image_size
+    if args.image_size is None and preprocessing.height != preprocessing.width:
         raise UserError(
             f"as_vit: the image processor of {model_id} makes {preprocessing.height} x "
             f"{preprocessing.width} pixels, and only squares are interpolated: give an image_size"

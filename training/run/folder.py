@@ -103,7 +103,7 @@ class Run:
                 f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, "
                 "or choose another --output_dir"
             )
-        if recipe.model.model:
+        if recipe.model.model is not None:
             refuse_missing(recipe.model.model, "a folder with config.json")
         if PartialState().is_main_process:
             check_writable(folder, option="output_dir", folder=True)

@@ -120,7 +120,7 @@ def describe_model(recipe: Recipe, network: Network) -> dict[str, Any]:
     config = network.model.config
     return {
         "id": recipe.model.model
-        if network.revision or not recipe.model.model
+        if network.revision or recipe.model.model is None
         else Path(recipe.model.model).name,
         "revision": network.revision,
         "sha256": weights_sha256(recipe.model.model) if network.revision is None else None,

@@ -37,6 +37,7 @@ def test_the_end_of_mixing_keeps_its_share_of_the_epochs(epochs, off):
         ({"num_train_epochs": 150.0}, {"num_train_epochs": 5.0}),
         ({"num_train_epochs": 150.0, "mix_off_epoch": 150}, {"num_train_epochs": 5.0}),  # refused
         ({"mix_off_epoch": 130}, {"num_train_epochs": 5.0}),  # of the default 3 epochs
+        ({"num_train_epochs": 0.0, "mix_off_epoch": 2}, {"num_train_epochs": 6.0}),  # of steps
         ({"num_train_epochs": 150.0, "mix_off_epoch": 130}, {"num_train_epochs": None}),
         ({"num_train_epochs": 150.0, "mix_off_epoch": 130}, {"num_train_epochs": -3.0}),
     ],

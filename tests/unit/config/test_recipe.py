@@ -269,8 +269,12 @@ def test_a_recipe_from_scratch_takes_a_model(tmp_path):
     assert (taken.model, taken.model_config, taken.weight_init) == ("user/vit", None, "normal")
     with pytest.raises(UserError, match="--weight_init null"):
         parse_recipe([*words, "--weight_init", "mimetic"])
+    for mapping in ('{"hidden_size": 48}', "{}"):
+        with pytest.raises(UserError, match="model and model_config are both set"):
+            parse_recipe([*words, "--model_config", mapping])
+    vit = ["linear_probe", *words[1:], "--as_vit", "true", "--model_config", "{}"]
     with pytest.raises(UserError, match="model and model_config are both set"):
-        parse_recipe([*words, "--model_config", '{"hidden_size": 48}'])
+        parse_recipe(vit)
 
 
 def test_another_model_leaves_the_recipes_revision_behind(parse):

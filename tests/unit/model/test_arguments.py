@@ -22,9 +22,19 @@ def test_first_weights_are_chosen_for_a_network_from_scratch():
     assert ModelArguments(model="user/name").weight_init == "normal"
 
 
-def test_model_and_model_config_exclude_each_other():
-    with pytest.raises(UserError, match="model: null"):
-        ModelArguments(model="user/name", model_config='{"hidden_size": 48}')
+@pytest.mark.parametrize("config", ['{"hidden_size": 48}', "{}", {}])
+@pytest.mark.parametrize("model", ["user/name", ""])
+def test_model_and_model_config_exclude_each_other(model, config):
+    with pytest.raises(UserError, match="^model and model_config are both set: .* `model: null`"):
+        ModelArguments(model=model, model_config=config)
+    assert ModelArguments(model_config=config).model is None
+
+
+def test_an_empty_name_of_a_model_is_no_network_from_scratch():
+    """As of a variable of the shell that is not set; that there is no such model is said later."""
+    with pytest.raises(UserError, match="^weight_init mimetic and model : it is for a network"):
+        ModelArguments(model="", weight_init="mimetic")
+    assert ModelArguments(model="", as_vit=True).model == ""
 
 
 @pytest.mark.parametrize(

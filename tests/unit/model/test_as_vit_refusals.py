@@ -135,6 +135,6 @@ def test_every_refusal_is_of_an_architecture_that_transformers_has():
 
 
 def test_as_vit_is_for_a_model():
-    for values in ({}, {"model_config": {"hidden_size": 32}}):
+    for values in ({}, {"model_config": {}}, {"model_config": {"hidden_size": 32}}):
         with pytest.raises(UserError, match="^as_vit is true, and model.* a network from scratch"):
             ModelArguments(as_vit=True, **values)
