@@ -132,7 +132,7 @@ def own_block(config: Any) -> Mapping[str, Any]:
         return block
     found = block.get("format") if isinstance(block, Mapping) else block
     raise ValueError(
-        f"{BLOCK} in config.json has format {_short(found)}, and this code reads "
+        f"{BLOCK} in config.json has format {short(found)}, and this code reads "
         f"{BLOCK_FORMAT}: use the code that came with the model, or a newer vit-food101"
     )
 
@@ -158,7 +158,7 @@ def names_in(config: Any, language: str | None = None) -> Mapping[str, str]:
             "`food101 release RUN --output DIR --display_names FILE`"
         )
     )
-    raise ValueError(f"language {_short(language)}: the model has no names in it: {there}")
+    raise ValueError(f"language {short(language)}: the model has no names in it: {there}")
 
 
 # ---- what is stored -----------------------------------------------------------------------------
@@ -166,10 +166,10 @@ def names_in(config: Any, language: str | None = None) -> Mapping[str, str]:
 
 def _threshold(block: Mapping[str, Any], abstain: Any) -> float:
     thresholds = block.get("thresholds")
-    said = f"abstain={_short(abstain)}"
+    said = f"abstain={short(abstain)}"
     if not thresholds:
-        raise ValueError(_nothing_stored(said, "thresholds"))
-    key = _stored(TARGET if abstain is True else abstain, thresholds)
+        raise ValueError(_nothingstored_key(said, "thresholds"))
+    key = stored_key(TARGET if abstain is True else abstain, thresholds)
     if key is None:
         raise ValueError(f"{said}: give True (for {TARGET}) or one of {', '.join(thresholds)}")
     if (found := thresholds[key]) is not None:
@@ -189,10 +189,10 @@ def _threshold(block: Mapping[str, Any], abstain: Any) -> float:
 
 def _least_in_set(block: Mapping[str, Any], coverage: Any) -> float:
     sets = block.get("sets")
-    said = f"coverage={_short(coverage)}"
+    said = f"coverage={short(coverage)}"
     if not sets:
-        raise ValueError(_nothing_stored(said, "sets"))
-    key = _stored(coverage, sets)
+        raise ValueError(_nothingstored_key(said, "sets"))
+    key = stored_key(coverage, sets)
     if key is None:
         stored = sorted(sets, key=float)
         raise ValueError(
@@ -207,7 +207,7 @@ def images_needed(target: float) -> int:
     return math.ceil(math.log(1 - CONFIDENCE) / math.log(target))
 
 
-def _stored(value: Any, keys: Mapping[str, Any]) -> str | None:
+def stored_key(value: Any, keys: Mapping[str, Any]) -> str | None:
     """Find the key that a number is, whatever float it is: 0.1 + 0.8 is "0.9"; None if there is none."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
         return None
@@ -218,13 +218,14 @@ def _num_held_out(block: Mapping[str, Any]) -> int:
     return block.get("held_out", {}).get("n", 0)
 
 
-def _nothing_stored(said: str, what: str) -> str:
+def _nothingstored_key(said: str, what: str) -> str:
     return (
         f"{said}: config.json of this model has no {what}: train it again with vit-food101, which "
         "finds them on held-out images, or leave the option out"
     )
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Show a value in one line of a message, cut where it is long."""
     text = " ".join(repr(value).split())  # an array's has lines
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -8,7 +8,7 @@ not_food.safetensors beside the weights; what the config's block says of them:
     {"format": 1, "file": "not_food.safetensors", "sha256": ..., "score": "mahalanobis",
      "head": "classifier", "thresholds": {"0.05": 431.2, ...}, ...}
 
-It imports the standard library, numpy, torch, safetensors and transformers only.
+It imports the standard library, numpy, torch, safetensors and transformers only, and `food_answers`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ import numpy as np
 import safetensors.numpy
 import torch
 from transformers.utils import cached_file
+
+try:  # as code of a repository, and in this project
+    from .food_answers import short, stored_key
+except ImportError:  # beside a program that has this folder on its path, as an endpoint's handler
+    from food_answers import short, stored_key
 
 FILE, FORMAT, SCORE = "not_food.safetensors", 1, "mahalanobis"
 SHARE = 0.05  # of real food that is refused, unless another is asked for
@@ -84,30 +89,29 @@ def threshold_of(block: Mapping[str, Any], share: bool | float) -> float:
     Raises:
         ValueError: the model has no such threshold; the line names the value and the cure.
     """
-    facts = block.get("not_food")
+    facts, said = block.get("not_food"), f"not_food {short(share)}"
     if not facts:
-        raise ValueError(f"not_food {share!r}: the model has nothing to tell it by: {CURE}")
+        raise ValueError(f"{said}: the model has nothing to tell it by: {CURE}")
     if (facts.get("format"), facts.get("score")) != (FORMAT, SCORE):
         raise ValueError(
             f"not_food in config.json has format {facts.get('format')!r} and score "
             f"{facts.get('score')!r}, and this code reads {FORMAT} and {SCORE!r}: use the code that "
             "came with the model, or a newer vit-food101"
         )
-    stored = {float(each): value for each, value in facts["thresholds"].items()}
-    wanted = SHARE if share is True else share
-    if isinstance(wanted, (int, float)) and not isinstance(wanted, bool):
-        if stored.get(float(wanted)) is not None:
-            return stored[float(wanted)]
-        if float(wanted) in stored:
-            raise ValueError(
-                f"not_food {share!r}: its threshold needs more selection images than the "
-                f"{facts['n_held_out']} there were: give {_given(stored)}"
-            )
-    raise ValueError(f"not_food {share!r} is not known: give {_given(stored)}")
+    thresholds = facts["thresholds"]
+    key = stored_key(SHARE if share is True else share, thresholds)
+    if key is None:
+        raise ValueError(f"{said} is not known: give {_given(thresholds)}")
+    if thresholds[key] is None:
+        raise ValueError(
+            f"{said}: its threshold needs more selection images than the {facts['n_held_out']} there "
+            f"were: give {_given(thresholds)}"
+        )
+    return thresholds[key]
 
 
-def _given(stored: Mapping[float, float | None]) -> str:
-    shares = [f"{share:g}" for share in sorted(stored) if stored[share] is not None]
+def _given(thresholds: Mapping[str, float | None]) -> str:
+    shares = sorted((key for key, least in thresholds.items() if least is not None), key=float)
     return f"True, False, or a share of real food to refuse: {', '.join(shares) or 'there is none'}"
 
 

@@ -10,6 +10,7 @@ from model_card.facts import CardFacts
 from model_card.front_matter import front_matter, license_of
 from model_card.sections import answers, languages, results, setup
 from model_card.sections.blocks import BLOCKS
+from model_card.sections.not_food import NotFood
 from model_card.words import count, hide_paths, percent, points, span, versions
 
 PLACEHOLDER = "user/repo"
@@ -61,6 +62,7 @@ def render_card(
         for block in BLOCKS
         if block.key in facts.sections
     ]
+    context["tells_not_food"] = NotFood.key in facts.sections
     context["code_sha256"] = code_sha256 or {}
     context["tried_with"] = ", ".join(tried_with)
     context |= answers.words(thresholds, sets, code_sha256 or {})

@@ -226,14 +226,14 @@ UPLOADED = {
         "food_inputs",
     },
     "food_answers.py": {"numpy"},
-    "food_distance.py": {"numpy", "torch", "transformers", "safetensors"},
+    "food_distance.py": {"numpy", "torch", "transformers", "safetensors", "food_answers"},
     "food_explain.py": {"numpy", "torch", "PIL"},
     "food_inputs.py": {"food_images"},
     "food_images.py": {"numpy", "PIL", "torch", "simplejpeg", "pi_heif"},
     # Its last name is this project, where it is no part of a release.
     "apps/endpoint/handler.py": {
-        *("PIL", "torch", "transformers", "food_images", "food_answers", "food_inputs"),
-        "inference",
+        *("PIL", "torch", "transformers", "inference"),
+        *("food_images", "food_answers", "food_distance", "food_inputs"),
     },
 }
 

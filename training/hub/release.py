@@ -171,13 +171,18 @@ def load_back(folder: Path, run: Path) -> None:
         "food pipeline": food(image, top_k=num_labels),
         "stock pipeline": stock(image, top_k=num_labels),
     }
-    if (folder / FILE).is_file():
+    told = (folder / FILE).is_file()
+    if told:
         with_distance = food(image, top_k=num_labels, not_food=True)
         answers["food pipeline with not_food"] = with_distance["labels"]
     if (folder / "handler.py").is_file():
         body = base64.b64encode(Path(image).read_bytes()).decode()
         with endpoint_handler(folder) as handler:
-            answers["handler"] = handler({"inputs": body, "parameters": {"top_k": num_labels}})
+            request = {"inputs": body, "parameters": {"top_k": num_labels}}
+            answers["handler"] = handler(request)
+            if told:
+                request["parameters"]["not_food"] = True
+                answers["handler with not_food"] = handler(request)["labels"]
     for name, rows in answers.items():
         scores = {r["label"]: r["score"] for r in rows}
         if abs(scores.get(label, -1.0) - score) > SCORE_TOLERANCE:

@@ -7,15 +7,18 @@
     # [{"label": "apple_pie", "name": "Apple pie", "score": 0.97}, ...]
     answer({"inputs": "iVBORw0KGgo...", "parameters": {"abstain": True, "coverage": 0.9}})
     # {"labels": [...], "answered": True, "set": [...], "not_food": None}
+    answer({"inputs": "iVBORw0KGgo...", "parameters": {"not_food": True}})
+    # {"labels": [...], "answered": None, "set": None, "not_food": False}
 
 The endpoint's own default hands text to the stock pipeline, which downloads any URL. This handler fetches
 nothing and reads no file but those of the release: text is an image in base64, or it is refused. It
-stands on `food_images`, `food_answers` and the bare model, whatever the pipelines of transformers are like.
+stands on `food_images`, `food_answers`, `food_distance` and the bare model, whatever the pipelines of
+transformers are like.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +30,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 try:  # as the endpoint does: this folder is on the path
     from food_answers import (
+        EMPTY,
         AnswerOptions,
         answer,
         names_in,
@@ -35,10 +39,12 @@ try:  # as the endpoint does: this folder is on the path
         probabilities,
         readable_name,
     )
+    from food_distance import distance_of, entering, threshold_of
     from food_images import InvalidImageError, Preprocessing, decode_image
     from food_inputs import from_base64, from_data_url
 except ImportError:  # as a part of this project
     from inference.food_answers import (
+        EMPTY,
         AnswerOptions,
         answer,
         names_in,
@@ -47,6 +53,7 @@ except ImportError:  # as a part of this project
         probabilities,
         readable_name,
     )
+    from inference.food_distance import distance_of, entering, threshold_of
     from inference.food_images import InvalidImageError, Preprocessing, decode_image
     from inference.food_inputs import from_base64, from_data_url
 
@@ -56,7 +63,7 @@ FUNCTIONS = {
     "sigmoid": torch.sigmoid,
     "none": lambda logits: logits,
 }
-KNOWN = ("top_k", "function_to_apply", "language", "abstain", "coverage")  # parameters
+KNOWN = ("top_k", "function_to_apply", "language", "abstain", "coverage", "not_food")  # parameters
 
 
 class Asked(NamedTuple):  # a dataclass needs its module in sys.modules, where the toolkit puts none
@@ -66,6 +73,7 @@ class Asked(NamedTuple):  # a dataclass needs its module in sys.modules, where t
     function: Callable[[torch.Tensor], torch.Tensor]
     names: Mapping[str, str]
     options: AnswerOptions | None
+    farthest: float | None  # the greatest distance of food; None: not asked for
 
 
 class EndpointHandler:
@@ -84,12 +92,12 @@ class EndpointHandler:
             data: `inputs`: a PIL image (what the container makes of a body of type image/...), base64
                 as text or in a data: URL, or a list of these; `parameters`: `top_k` (default 5),
                 `function_to_apply` ("softmax", "sigmoid" or "none"; default by the model's config),
-                `language`, `abstain` and `coverage` as the food pipeline has them.
+                `language`, `abstain`, `coverage` and `not_food` as the food pipeline has them.
 
         Returns:
             For one image a list of at most `top_k` dictionaries, best first: `label`, `name`
-            (readable), `score`; with `abstain` or `coverage` the dictionary of `food_answers`; for a
-            list, a list of those.
+            (readable), `score`; with `abstain`, `coverage` or `not_food` the dictionary of
+            `food_answers`; for a list, a list of those.
 
         Raises:
             ValueError: an input or parameter is not as above; the line says which, and the cure.
@@ -106,7 +114,8 @@ class EndpointHandler:
         pixels = torch.stack([self._pixels(*pair) for pair in zip(images, named, strict=True)])
         answers = []
         for batch in pixels.split(BATCH):
-            answers += [self._answer(logits, asked) for logits in self._logits(batch)]
+            outputs = zip(*self._outputs(batch, asked), strict=True)
+            answers += [self._answer(*each, asked) for each in outputs]
         return answers if many else answers[0]
 
     def _parameters(self, parameters: Any) -> Asked:
@@ -136,7 +145,18 @@ class EndpointHandler:
             _of_query(given.get("coverage")),
             name,
         )
-        return Asked(top_k, FUNCTIONS[name], names_in(config, given.get("language")), options)
+        names = names_in(config, given.get("language"))
+        farthest = self._farthest(_of_query(given.get("not_food")))
+        return Asked(top_k, FUNCTIONS[name], names, options, farthest)
+
+    def _farthest(self, not_food: Any) -> float | None:
+        """Look up the distance beyond which a picture is no food, and read what it is measured by."""
+        if not_food is None or not_food is False:
+            return None
+        block = own_block(self.model.config)
+        farthest = threshold_of(block, not_food)
+        distance_of(self.model.config, block["not_food"])  # a file that is wrong: before any image
+        return farthest
 
     def _pixels(self, source: Any, name: str) -> torch.Tensor:
         try:
@@ -144,18 +164,40 @@ class EndpointHandler:
         except InvalidImageError as error:
             raise InvalidImageError(f"{name}: {error}") from error
 
-    def _logits(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _outputs(
+        self, pixels: torch.Tensor, asked: Asked
+    ) -> tuple[torch.Tensor, Sequence[float | None]]:
+        """Run the network: logits (n, num_classes), and n distances from food, None where not asked for."""
         with torch.inference_mode():
             values = self.preprocessing.normalize(pixels.to(self.device), self.model.dtype)
-            return self.model(pixel_values=values).logits.float().cpu()
+            if asked.farthest is None:
+                distances = [None] * len(pixels)
+                logits = self.model(pixel_values=values).logits
+            else:
+                facts = own_block(self.model.config)["not_food"]
+                with entering(self.model, facts["head"]) as seen:
+                    logits = self.model(pixel_values=values).logits
+                distances = distance_of(self.model.config, facts)(seen[0]).tolist()
+        return logits.float().cpu(), distances
 
-    def _answer(self, logits: torch.Tensor, asked: Asked) -> list | dict[str, Any]:
-        scores = asked.function(logits)
+    def _answer(
+        self, logits: torch.Tensor, distance: float | None, asked: Asked
+    ) -> list | dict[str, Any]:
         if asked.options is None:
-            return self._rows(scores, asked.top_k, asked.names)
+            rows = self._rows(asked.function(logits), asked.top_k, asked.names)
+            if asked.farthest is None:
+                return rows
+            found = {**EMPTY, "labels": rows}
+        else:
+            found = self._decided(logits, asked)
+        if asked.farthest is not None:
+            found["not_food"] = distance > asked.farthest
+        return found
+
+    def _decided(self, logits: torch.Tensor, asked: Asked) -> dict[str, Any]:
         labels = self.model.config.id2label
         chances = {labels[i]: chance for i, chance in enumerate(probabilities(logits.numpy()))}
-        ranked = self._rows(scores, len(labels), asked.names)
+        ranked = self._rows(asked.function(logits), len(labels), asked.names)
         return answer(ranked, chances, asked.options, asked.top_k)
 
     def _rows(

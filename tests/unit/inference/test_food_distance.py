@@ -5,6 +5,7 @@ import copy
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,50 +15,18 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 from inference import food_distance
 from inference.food_classification import FoodClassificationPipeline
 from inference.food_distance import FILE, FoodDistance, distance_of, entering, threshold_of
-from tests.unit.pictures import LABELS, photo
-from training.evaluation.not_food import settle
-from training.hub.contents import CODE, CUSTOM_PIPELINES, code_sources
-from training.model.config_block import merge_block
+from tests.unit.pictures import LABELS, assert_one_line, photo
+from training.hub.contents import CODE
 
 IMAGES = [photo(seed=seed) for seed in range(9)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, model, processor):
-    """A model that was fitted on some of the pictures, with its file and code, as a release has them."""
-    where = tmp_path_factory.mktemp("told")
-    model = copy.deepcopy(model)
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(200, model.config.hidden_size)).astype(np.float32)
-    found = settle(features, np.arange(200) % 4, features[:60] * 2, "classifier", 200)
-    classify = FoodClassificationPipeline(model=model, image_processor=processor, device="cpu")
-    found.write(where)
-    # Some of the pictures on each side.
-    merge_block(model.config, not_food=found.facts)
-    model.config._name_or_path = str(where)
-    own = [measured(classify, image) for image in IMAGES]
-    thresholds = {"0.01": None, "0.02": max(own), "0.05": sorted(own)[4], "0.1": sorted(own)[1]}
-    merge_block(model.config, not_food={**found.facts, "thresholds": thresholds})
-    model.config.custom_pipelines = CUSTOM_PIPELINES
-    model.save_pretrained(where)
-    processor.save_pretrained(where)
-    for path in code_sources():
-        (where / path.name).write_bytes(path.read_bytes())
-    return where
-
-
-def measured(classify, image) -> float:
-    facts = classify.model.config.food_classification["not_food"]
-    inputs = classify.preprocess(image)
-    return float(classify.forward(inputs, not_food=facts)["distance"])
-
-
 @pytest.fixture
-def told(folder):
+def told(told_folder):
     """As a stranger loads it, but for the code, which is that of this project."""
     return FoodClassificationPipeline(
-        model=AutoModelForImageClassification.from_pretrained(folder),
-        image_processor=AutoImageProcessor.from_pretrained(folder),
+        model=AutoModelForImageClassification.from_pretrained(told_folder),
+        image_processor=AutoImageProcessor.from_pretrained(told_folder),
         device="cpu",
     )
 
@@ -86,7 +55,7 @@ def test_shares_and_their_thresholds(told):
     assert verdicts(told(IMAGES, not_food=True)) == verdicts(told(IMAGES, not_food=0.05))
 
 
-def test_batches_iterators_threads_and_construction_say_the_same(told, folder):
+def test_batches_iterators_threads_and_construction_say_the_same(told):
     one = [told(image, not_food=True) for image in IMAGES]
     assert verdicts(told(IMAGES, not_food=True, batch_size=4)) == verdicts(one)
     assert verdicts(told(iter(IMAGES), not_food=True)) == verdicts(one)
@@ -118,6 +87,19 @@ def test_a_bad_value_is_named_with_what_is_good(told, bad):
     with pytest.raises(ValueError, match=r"True, False, or a share .* 0.02, 0.05, 0.1") as raised:
         told(IMAGES[0], not_food=bad)
     assert str(raised.value).startswith(f"not_food {bad!r}")
+
+
+@pytest.mark.parametrize("bad", ["x" * 999, [0.05] * 999, np.eye(30)])
+def test_a_bad_value_is_one_line(told, bad):
+    with pytest.raises(ValueError) as raised:
+        told(IMAGES[0], not_food=bad)
+    assert_one_line(raised, "not_food ", "... is not known: give True, False")
+
+
+@pytest.mark.parametrize("share", [0.04 + 0.01, np.float32(0.05), Fraction(1, 20)])
+def test_any_number_that_is_meant(told, share):
+    block = told.model.config.food_classification
+    assert threshold_of(block, share) == threshold_of(block, True)
 
 
 def test_a_share_that_has_no_threshold_says_why(told):
@@ -189,9 +171,9 @@ def test_the_hook_is_one_and_keeps_nothing(told):
     assert not hasattr(food_distance._SEEN, "list")
 
 
-def test_it_is_saved_with_the_pipeline_and_loads_as_a_strangers(told, folder, tmp_path):
+def test_it_is_saved_with_the_pipeline_and_loads_as_a_strangers(told, told_folder, tmp_path):
     told.save_pretrained(tmp_path)
-    assert (tmp_path / FILE).read_bytes() == (folder / FILE).read_bytes()
+    assert (tmp_path / FILE).read_bytes() == (told_folder / FILE).read_bytes()
     assert {path.name for path in tmp_path.glob("*.py")} == set(CODE)
     strange = pipeline(model=str(tmp_path), trust_remote_code=True, device="cpu")
     assert strange(IMAGES, not_food=True) == told(IMAGES, not_food=True)

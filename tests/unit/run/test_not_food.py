@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stage that fits what tells pictures without food: in a run, its release and its pipeline."""
 
+import base64
 import json
 import logging
 from dataclasses import replace
@@ -27,6 +28,7 @@ from training.data.arguments import DataArguments
 from training.data.loading import load_splits
 from training.evaluation.features import image_features
 from training.evaluation.report import evaluate_model
+from training.hub.release import endpoint_handler, release_run
 from training.hub.staging import stage_files
 from training.model.network import load_network
 from training.run.not_food import _said, check_not_food
@@ -90,6 +92,17 @@ def test_the_release_has_it_and_the_card_says_what_it_is(run):
     strange = pipeline(model=str(release), trust_remote_code=True, device="cpu")
     answer = strange(str(run / "example.jpg"), not_food=True)
     assert set(answer) == {"labels", "answered", "set", "not_food"}
+
+
+def test_a_handler_of_the_release_says_it_too(run, tmp_path):
+    out = tmp_path / "out"
+    release_run(run, out, handler=True)
+    assert "`not_food` is a parameter too" in (out / "README.md").read_text()
+    image = base64.b64encode((run / "example.jpg").read_bytes()).decode()
+    with endpoint_handler(out) as handler:
+        answer = handler({"inputs": image, "parameters": {"not_food": 0.1}})
+    strange = pipeline(model=str(out), trust_remote_code=True, device="cpu")
+    assert answer["not_food"] is strange(str(run / "example.jpg"), not_food=0.1)["not_food"]
 
 
 def test_what_is_reported_is_what_the_pipeline_says(run, data):

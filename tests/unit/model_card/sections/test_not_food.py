@@ -4,7 +4,9 @@
 import pytest
 
 from model_card.checks import MissingFactError
+from model_card.render import render_card
 from model_card.sections.not_food import NotFood
+from tests.unit.card_files import DIGEST, facts_of, files
 
 SHARES = [
     {"promised": 0.02, "threshold": 512.3, "refused": 0.016, "interval": [0.008, 0.03]},
@@ -31,3 +33,12 @@ def test_the_limits_are_said_and_no_auroc_of_pictures_is():
 def test_what_cannot_be_true_is_refused(change):
     with pytest.raises((ValueError, MissingFactError)):
         NotFood().check({**VALUE, **change})
+
+
+def test_a_handler_is_said_to_take_it_where_the_model_tells_it():
+    said, both, code = "`not_food` is a parameter too", files(), {"handler.py": DIGEST}
+    both["evaluation"]["not_food"] = VALUE
+    assert said in render_card(facts_of(both), code_sha256=code)
+    assert said not in render_card(facts_of(both))
+    del both["evaluation"]["not_food"]
+    assert said not in render_card(facts_of(both), code_sha256=code)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import pipeline
 
 from inference.apps.endpoint import handler as module
 from inference.food_classification import FoodClassificationPipeline
@@ -167,6 +168,80 @@ def test_sure_or_not(handler, classify, monkeypatch):
 def test_sure_or_not_needs_the_numbers(handler):
     with pytest.raises(ValueError, match="config.json of this model has no thresholds: train it"):
         handler({"inputs": PNG[0], "parameters": {"abstain": True}})
+
+
+@pytest.fixture(scope="module")
+def told(told_folder):
+    """A handler whose model tells what may be no food, with the food pipeline of the same folder."""
+    for path in handler_sources():
+        (told_folder / path.name).write_bytes(path.read_bytes())
+    classify = pipeline(
+        "food-classification", str(told_folder), trust_remote_code=True, device="cpu"
+    )
+    with endpoint_handler(told_folder) as handler:
+        yield handler, classify
+
+
+PICTURES = [encode(photo(seed=seed), "PNG") for seed in range(9)]  # those of `told_folder`
+
+
+def test_no_food(told):
+    handler, classify = told
+    block = classify.model.config.food_classification
+    for each in (handler, classify):
+        each.model.config.food_classification = {**block, **STORED}
+    for options in (
+        {"not_food": True},
+        {"not_food": 0.1, "top_k": 2, "function_to_apply": "sigmoid"},
+        {"not_food": 0.02, "abstain": True, "coverage": 0.9},
+    ):
+        request = {"inputs": [text(data) for data in PICTURES], "parameters": options}
+        found, expected = handler(request), classify(PICTURES, **options)
+        for one, other in zip(found, expected, strict=True):
+            for key in ("labels", "set"):
+                if other[key] is not None:
+                    same(one.pop(key), other.pop(key))
+        assert found == expected and json.loads(json.dumps(found)) == found
+        assert (
+            sum(one["not_food"] for one in found) == {True: 4, 0.1: 7, 0.02: 0}[options["not_food"]]
+        )
+    for query, meant in (("TRUE", True), ("0.10", 0.1)):
+        found = [
+            handler({"inputs": PICTURES, "parameters": {"not_food": each}})
+            for each in (query, meant)
+        ]
+        assert found[0] == found[1]
+    (alone,) = handler({"inputs": PICTURES[:1], "parameters": {"not_food": True}})
+    assert handler({"inputs": PICTURES[0], "parameters": {"not_food": True}}) == alone
+    for off in (None, False, "false"):
+        same(
+            handler({"inputs": PNG[0], "parameters": {"not_food": off}}),
+            handler({"inputs": PNG[0]}),
+        )
+
+
+@pytest.mark.parametrize("bad", [0.03, "0.03", 1, "yes", [0.05] * 999, {"a": 1}, "x\n" * 999])
+def test_a_bad_share_of_food(told, bad):
+    with pytest.raises(ValueError) as error:
+        told[0]({"inputs": "no image", "parameters": {"not_food": bad}})
+    assert_one_line(
+        error, "not_food ", " is not known: give True, False, or a share", "0.02, 0.05, 0.1"
+    )
+
+
+def test_no_food_needs_the_numbers_and_the_file(handler, told, monkeypatch, tmp_path):
+    with pytest.raises(
+        ValueError, match="not_food True: the model has nothing to tell it by: train"
+    ):
+        handler({"inputs": PNG[0], "parameters": {"not_food": True}})
+    with pytest.raises(
+        ValueError, match="0.01: its threshold needs more selection images than the"
+    ):
+        told[0]({"inputs": PNG[0], "parameters": {"not_food": 0.01}})
+    monkeypatch.setattr(told[0].model.config, "_name_or_path", str(tmp_path))
+    with pytest.raises(ValueError, match="not_food.safetensors is not beside the weights") as error:
+        told[0]({"inputs": "no image", "parameters": {"not_food": True}})
+    assert_one_line(error)
 
 
 def test_a_network_of_several_labels_at_once(handler, classify, monkeypatch):
