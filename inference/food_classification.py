@@ -76,6 +76,9 @@ CODE = (
     "food_inputs.py",
 )
 
+# Not given at all, where None takes back what construction was given.
+UNSAID: Any = object()
+
 # What a config.json says of this file, so that `pipeline(model=..., trust_remote_code=True)` finds it.
 CUSTOM_PIPELINES = {
     "food-classification": {
@@ -106,6 +109,9 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         explain: True, a label or a list of labels: `explanation` is the row of the best label, or of
             those, with `map`, `overlay` and `method`, see `food_explain`. False: not asked.
         timeout: without effect, since nothing is fetched; the stock pipeline has it.
+
+    A call goes over construction. None at a call takes `language`, `abstain`, `coverage`, `not_food`
+    and `explain` back; for the others, as in the stock pipeline, it is what construction said.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -119,11 +125,11 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         max_image_pixels=None,
         on_error=None,
         timeout=None,
-        language=None,
-        abstain=None,
-        coverage=None,
-        not_food=None,
-        explain=None,
+        language=UNSAID,
+        abstain=UNSAID,
+        coverage=UNSAID,
+        not_food=UNSAID,
+        explain=UNSAID,
     ):
         for name, value in (("top_k", top_k), ("max_image_pixels", max_image_pixels)):
             whole = isinstance(value, int) and not isinstance(value, bool)
@@ -131,22 +137,22 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         if on_error not in (None, "raise", "return"):
             raise ValueError(f'on_error must be "raise" or "return", not {on_error!r}')
-        names_in(self.model.config, language)  # refuses one that is not there
         _, forward, postprocess = super()._sanitize_parameters(top_k, function_to_apply)
         own = {"language": language, "abstain": abstain, "coverage": coverage}
-        postprocess |= {name: value for name, value in own.items() if value is not None}
+        postprocess |= {name: value for name, value in own.items() if value is not UNSAID}
         # With what was given at construction, which a call's go over: refused before any image.
         whole = {**getattr(self, "_postprocess_params", {}), **postprocess}
+        names_in(self.model.config, whole.get("language"))  # refuses one that is not there
         self._options(*(whole.get(name) for name in ("function_to_apply", "abstain", "coverage")))
-        if not_food is not None and not_food is not False:
+        if not_food is None or not_food is False:
+            postprocess["farthest"] = forward["not_food"] = None
+        elif not_food is not UNSAID:
             block = own_block(self.model.config)
             postprocess["farthest"] = threshold_of(block, not_food)
             forward["not_food"] = block["not_food"]
-        elif not_food is False:  # of a call, where construction asked for it
-            postprocess["farthest"] = forward["not_food"] = None
-        if explain is not None:
+        if explain is not UNSAID:
             forward["explain"], postprocess["explain"] = None, explain
-            if explain is not False:
+            if explain is not None and explain is not False:
                 names = (own_block(self.model.config).get("names") or {}).values()
                 forward["explain"] = _explaining().labels_asked(self.model.config, explain, names)
         given = {"max_image_pixels": max_image_pixels, "on_error": on_error}
@@ -163,9 +169,9 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
 
         Returns:
             For one image a list of at most `top_k` dictionaries, best first: `label` (as in
-            `config.id2label`), `name` (readable) and `score`; with `abstain` or `coverage` a
-            dictionary with that list as `labels`, and `answered`, `set` and `not_food`, None where
-            not asked for; one that cannot be scored has no labels, and `error` (`on_error`).
+            `config.id2label`), `name` (readable) and `score`; with `abstain`, `coverage` or
+            `not_food` a dictionary with that list as `labels`, and `answered`, `set` and `not_food`,
+            None where not asked for; one that cannot be scored has no labels, and `error` (`on_error`).
             For a sequence or array, a list of those; for a dataset, generator or other iterable, an
             iterator of those.
 

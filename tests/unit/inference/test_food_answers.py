@@ -106,6 +106,23 @@ def test_construction_and_call(sure, sure_model, processor):
     assert built(IMAGES[0]) == wanted  # the call's options were of the call
 
 
+@pytest.mark.parametrize("off", [None, False])
+def test_a_call_takes_back_what_construction_asked(sure, sure_model, processor, off):
+    parts = {"model": sure_model, "image_processor": processor, "device": "cpu"}
+    built = FoodClassificationPipeline(**parts, abstain=0.8, coverage=0.9)
+    for images in (IMAGES[0], IMAGES[:3]):
+        assert built(images, abstain=off, coverage=None) == sure(images)
+        assert built(images, abstain=off) == sure(images, coverage=0.9)
+        assert built(images, coverage=None) == sure(images, abstain=0.8)
+        # Nothing is asked that other scores would not go with.
+        sigmoid = {"function_to_apply": "sigmoid", "abstain": off, "coverage": None}
+        assert built(images, **sigmoid) == sure(images, function_to_apply="sigmoid")
+        assert built(images) == sure(images, abstain=0.8, coverage=0.9)  # it was of the call
+    assert list(built(iter(IMAGES), abstain=off, coverage=None)) == sure(IMAGES)
+    with pytest.raises(ValueError, match="abstain is about softmax"):
+        built(IMAGES[0], function_to_apply="sigmoid", coverage=None)
+
+
 def test_an_image_that_cannot_be_scored(sure):
     found = sure([b"", IMAGES[0]], abstain=True, on_error="return")
     error = found[0].pop("error")

@@ -69,7 +69,16 @@ def test_batches_iterators_threads_and_construction_say_the_same(told):
         model=told.model, image_processor=told.image_processor, device="cpu", not_food=0.1
     )
     assert built(IMAGES[0])["not_food"] == told(IMAGES[0], not_food=0.1)["not_food"]
-    assert isinstance(built(IMAGES[0], not_food=False), list)
+
+
+@pytest.mark.parametrize("off", [None, False])
+def test_a_call_takes_back_what_construction_asked(told, off):
+    parts = {"model": told.model, "image_processor": told.image_processor, "device": "cpu"}
+    built = FoodClassificationPipeline(**parts, not_food=0.1)
+    for images in (IMAGES[0], IMAGES[:3]):
+        assert built(images, not_food=off) == told(images)
+        assert built(images) == told(images, not_food=0.1)  # it was of the call
+    assert list(built(iter(IMAGES), not_food=off)) == told(IMAGES)
 
 
 def test_an_image_that_cannot_be_read_is_an_error_among_them(told):

@@ -342,4 +342,7 @@ def test_what_was_asked_at_construction_is_taken_back_at_a_call(model, processor
 
     explaining = FoodClassificationPipeline(model=model, image_processor=processor, explain=True)
     assert "explanation" in explaining(photo())
-    assert isinstance(explaining(photo(), explain=False), list)
+    for off in (False, None):
+        plain = explaining(photo(), explain=off)
+        assert isinstance(plain, list) and explaining([photo()], explain=off) == [plain]
+    assert "explanation" in explaining(photo())  # it was of the call

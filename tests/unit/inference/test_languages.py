@@ -56,6 +56,8 @@ def test_lists_batches_and_construction(named, named_model, processor):
     )
     assert built(images[0]) == korean[0]
     assert names(built(images[0], language="en")) == names(named(images[0]))
+    assert built(images[0], language=None) == named(images[0])  # takes it back
+    assert built(images, language=None) == named(images)
     assert built(images[0]) == korean[0]  # the call's language was of the call
 
 
