@@ -19,9 +19,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from inference.apps.predict import Answer
+from inference.food_answers import EMPTY
 
 HEADER = ("image", "rank", "label", "name", "score")
-DOUBT = "not_food"  # one column more, true or false, where it was asked for
+MORE = tuple(key for key in EMPTY if key != "labels")  # a column each, where it was asked for
 
 
 class Lines:
@@ -51,7 +52,11 @@ class Lines:
 
 
 class Csv:
-    """A row a label, best first, under `HEADER`; nothing at all where no image could be labelled."""
+    """A row a label, best first, under `HEADER`; nothing at all where no image could be labelled.
+
+    Where more was asked for, it stands in every row of the image: "answered" and "not_food" as true or
+    false, "set" as a JSON array of labels, since a label may hold any separator.
+    """
 
     def __init__(self) -> None:
         self.rows = csv.writer(SimpleNamespace(write=_write), lineterminator="\n")
@@ -59,13 +64,13 @@ class Csv:
 
     def add(self, answer: Answer) -> None:
         """Print the rows of an image."""
-        doubt = () if answer.more is None else (str(answer.more["not_food"]).lower(),)
+        said = {key: each for key in MORE if (each := (answer.more or {}).get(key)) is not None}
         if answer.labels and not self.has_header:
-            self.rows.writerow([*HEADER, *([DOUBT] if doubt else [])])
+            self.rows.writerow([*HEADER, *said])
             self.has_header = True
         for rank, row in enumerate(answer.labels, 1):
             found = (row["label"], row["name"], row["score"])
-            self.rows.writerow([as_text(answer.image), rank, *found, *doubt])
+            self.rows.writerow([as_text(answer.image), rank, *found, *map(_cell, said.values())])
 
     def end(self) -> None:
         """Do nothing: all is printed."""
@@ -87,8 +92,17 @@ class Json:
 
     def end(self) -> None:
         """Print the array."""
-        in_utf8 = codecs.lookup(_encoding()).name == "utf-8"
-        sys.stdout.write(json.dumps(self.found, ensure_ascii=not in_utf8) + "\n")
+        sys.stdout.write(_json(self.found) + "\n")
+
+
+def _cell(value: bool | list[dict[str, Any]]) -> str:
+    """Write what a column of `MORE` holds: true, false, or the labels of some rows."""
+    return _json(value if isinstance(value, bool) else [row["label"] for row in value])
+
+
+def _json(value: Any) -> str:
+    """Write JSON in letters that standard output has: escaped as JSON does, so that it stays JSON."""
+    return json.dumps(value, ensure_ascii=codecs.lookup(_encoding()).name != "utf-8")
 
 
 def _encoding() -> str:

@@ -126,9 +126,6 @@ def predict(args: argparse.Namespace) -> int:
         UserError: there is no such model, it has no names in the language, it cannot keep what
             `--abstain`, `--coverage` or `--not_food` ask for, or standard input names no image.
     """
-    options = {"abstain": args.abstain, "coverage": args.coverage}
-    if args.csv and (asked := [name for name, value in options.items() if value is not None]):
-        raise UserError(f"--csv has no column for --{asked[0]}: give --json in its place")
     quiet_libraries()
     from inference.apps.images import find_images
     from inference.apps.output import Csv, Json, Lines, one_line
@@ -148,7 +145,8 @@ def predict(args: argparse.Namespace) -> int:
         args.batch_size,
         count,
         args.language,
-        **options,
+        abstain=args.abstain,
+        coverage=args.coverage,
         not_food=args.not_food,
     ):
         if answer.error is None:
@@ -210,4 +208,8 @@ def _add_predict(verbs: Any) -> None:
     )
     shape = p.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="one JSON array")
-    shape.add_argument("--csv", action="store_true", help="rows: image, rank, label, name, score")
+    shape.add_argument(
+        "--csv",
+        action="store_true",
+        help="rows: image, rank, label, name, score, and what --abstain, --coverage, --not_food say",
+    )

@@ -154,12 +154,18 @@ def test_predict_says_whether_it_is_sure(food101, refused, tiny_run, images, tmp
     assert code == 0 and list(row) == ["image", "labels", "answered", "set", "not_food"]
     assert (row["answered"], row["set"], row["not_food"]) == (True, None, None)
     assert food101("predict", folder, *images, "--abstain", "0.9")[1].splitlines() == plain
+    words = [*images, "--abstain", "--coverage", "0.9", "--top_k", "1"]
+    rows = list(csv.DictReader(io.StringIO(food101("predict", folder, *words, "--csv")[1])))
+    whole = json.loads(food101("predict", folder, *words, "--json")[1])
+    for row, each in zip(rows, whole, strict=True):
+        assert list(row) == ["image", "rank", "label", "name", "score", "answered", "set"]
+        assert row["answered"] == "false" and each["answered"] is False
+        assert json.loads(row["set"]) == [said["label"] for said in each["set"]]
     for words, said in (
         (["--abstain", "0.7"], "abstain=0.7: give True (for 0.95) or one of 0.9, 0.95\n"),
         (["--coverage", "90"], "coverage=90.0: give a number from 0.5 to 0.9 in steps"),
         (["--coverage", "-1"], "coverage=-1.0: give a number from 0.5 to 0.9 in steps"),
         (["--coverage", "most"], "--coverage: 'most' is not a number"),
-        (["--abstain", "--csv"], "--csv has no column for --abstain: give --json in its place\n"),
     ):
         assert said in refused("predict", folder, *images, *words)
     assert "'a.jpg' is not a number; give the images before the option" in refused(

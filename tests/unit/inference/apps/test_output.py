@@ -122,6 +122,48 @@ def test_decisions_in_json(printed):
     assert rows[2] == {"image": "bad.jpg", "error": "no image"}
 
 
+def test_decisions_in_rows(printed):
+    rows = list(csv.DictReader(io.StringIO(printed(Csv(), DECIDED[:3]))))
+    assert list(rows[0]) == ["image", "rank", "label", "name", "score", "answered", "set"]
+    said = [(row["image"], row["answered"], json.loads(row["set"])) for row in rows]
+    labels = ["mac, cheese", "pizza"]
+    assert said == [("a.jpg", "false", labels), ("a.jpg", "false", labels), ("b.jpg", "true", [])]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"answered": True}, {"set": ROWS[:1]}, {"not_food": False},
+        {"set": [], "not_food": True}, {"answered": False, "set": ROWS, "not_food": True},
+    ],
+)  # fmt: skip
+def test_columns_are_what_was_asked_for_and_agree_with_json(printed, asked):
+    answers = [
+        ANSWERS[1],  # has none of it, and stands first
+        Answer("a.jpg", ROWS, more={"answered": None, "set": None, "not_food": None, **asked}),
+    ]
+    rows = list(csv.DictReader(io.StringIO(printed(Csv(), answers))))
+    assert list(rows[0])[5:] == list(asked) and len(rows) == 2
+    _, whole = json.loads(printed(Json(), answers))
+    for row in rows:
+        for key in asked:
+            said = whole[key]
+            wanted = said if isinstance(said, bool) else [each["label"] for each in said]
+            assert json.loads(row[key]) == wanted
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_a_set_is_json_in_any_encoding(monkeypatch, encoding):
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
+    monkeypatch.setattr("sys.stdout", out)
+    row = {"label": '크렘, "brûlée"', "name": "Crème brûlée", "score": 1.0}
+    Csv().add(Answer("a.jpg", [row], more={"answered": None, "set": [row], "not_food": None}))
+    out.flush()
+    text = out.buffer.getvalue().decode(encoding)
+    (found,) = csv.DictReader(io.StringIO(text))
+    assert json.loads(found["set"]) == [row["label"]]
+
+
 KOREAN = [Answer("뷔페.jpg", [{"label": "creme_brulee", "name": "크렘 브륄레", "score": 1.0}])]
 
 
