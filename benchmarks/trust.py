@@ -24,10 +24,10 @@ from training_runs import ROOT, change
 from training.common.files import read_json
 from training.data.arguments import DataArguments
 from training.data.loading import load_split
-from training.evaluation.abstention import choose_threshold, measure_sets, set_quantiles
 from training.evaluation.classification import log_softmax
 from training.evaluation.formats import read_evaluation
 from training.evaluation.report import evaluate_model
+from training.evaluation.trust.abstention import choose_threshold, measure_sets, set_quantiles
 from training.model.network import label_names_from
 
 MARKS = Marks.of("trust.py")

@@ -27,10 +27,10 @@ from training.evaluation.classification import FoodMetrics
 from training.evaluation.formats import FORMAT
 from training.evaluation.intervals import wilson_interval
 from training.evaluation.metrics import reported_metrics
-from training.evaluation.not_food import RefusedFood
 from training.evaluation.scoring import score_and_measure
 from training.evaluation.section import Scored, Section
-from training.evaluation.trust_sections import Abstention, Calibration, Sets
+from training.evaluation.trust.not_food import RefusedFood
+from training.evaluation.trust.sections import Abstention, Calibration, Sets
 from training.input.eval_images import decoder_name, evaluation_images
 from training.model.config_block import read_block
 from training.model.network import Network, label_names_of, load_network

@@ -23,8 +23,8 @@ from transformers import pipeline
 
 from training.common.errors import UserError
 from training.common.files import read_json, write_json, write_text
-from training.evaluation.not_food import FILE
 from training.evaluation.predictions import read_predictions
+from training.evaluation.trust.not_food import FILE
 from training.hub.contents import (
     CODE,
     CUSTOM_PIPELINES,

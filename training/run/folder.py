@@ -7,8 +7,8 @@ probe.json          what a linear probe chose, and head.safetensors, the head (t
                     out_of_fold.safetensors, where a cross-validation chose
 probe/              the same and its checkpoints, of a probe before another phase (tune: probe_then_...)
 model/              the selected weights, config and image processor; scores are calibrated; with not_food
-                    not_food.safetensors, see `training.evaluation.not_food`
-selection.npz       its scores of held-out images, see `training.evaluation.held_out`
+                    not_food.safetensors, see `training.evaluation.trust.not_food`
+selection.npz       its scores of held-out images, see `training.evaluation.trust.held_out`
 images.csv          split, label, SHA-256 and path of every image; left_out.csv what is not used
 evaluation.json     the report on the test split; predictions.csv beside it
 example.jpg         one test image

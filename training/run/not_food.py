@@ -12,7 +12,7 @@ from training.common.files import read_json, write_json
 from training.config.recipe import Recipe
 from training.data.splits import Split, Splits
 from training.evaluation.features import check_head, image_features, kept_features
-from training.evaluation.not_food import NotFood, rows_to_fit, settle, too_few
+from training.evaluation.trust.not_food import NotFood, rows_to_fit, settle, too_few
 from training.model.config_block import merge_block
 from training.model.head import head_of
 from training.model.network import Network, load_network

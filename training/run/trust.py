@@ -11,10 +11,10 @@ from safetensors.numpy import load_file
 from inference.food_answers import TARGET, images_needed
 from training.data.splits import Splits
 from training.engine.checkpoints import OUT_OF_FOLD
-from training.evaluation import held_out
-from training.evaluation.calibration import MIN_IMAGES
-from training.evaluation.held_out import HeldOut
-from training.evaluation.trust import score_held_out, settle, write_trust
+from training.evaluation.trust import held_out
+from training.evaluation.trust.calibration import MIN_IMAGES
+from training.evaluation.trust.held_out import HeldOut
+from training.evaluation.trust.promises import score_held_out, settle, write_trust
 from training.model.network import Network, load_network
 from training.run.folder import Run
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inference.food_distance import FoodDistance
-from training.evaluation.not_food import fit
+from training.evaluation.trust.not_food import fit
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 PAGE = BENCHMARKS.parent / "docs" / "not_food.md"

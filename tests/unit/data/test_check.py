@@ -15,7 +15,7 @@ from training.cli import main as cli
 from training.data import check as check_module
 from training.data.arguments import DataArguments
 from training.data.check import check, recipe_for, render
-from training.evaluation.calibration import MIN_IMAGES
+from training.evaluation.trust.calibration import MIN_IMAGES
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from inference.food_classification import FoodClassificationPipeline
 from tests.unit.pictures import photo
-from training.evaluation.not_food import settle
+from training.evaluation.trust.not_food import settle
 from training.hub.contents import CUSTOM_PIPELINES, code_sources
 from training.model.config_block import merge_block
 

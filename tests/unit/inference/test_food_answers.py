@@ -15,8 +15,8 @@ from transformers import pipeline
 from inference.food_answers import AnswerOptions, answer, options_of, probabilities
 from inference.food_classification import FoodClassificationPipeline
 from tests.unit.pictures import LABELS, assert_one_line, encode, photo
-from training.evaluation.abstention import COVERAGES
 from training.evaluation.classification import log_softmax
+from training.evaluation.trust.abstention import COVERAGES
 from training.model.config_block import merge_block
 from training.model.names import names_of
 

@@ -12,8 +12,8 @@ from inference.food_classification import FoodClassificationPipeline
 from tests.unit.toys import train, write_image_folder, write_recipe
 from training.data.arguments import DataArguments
 from training.data.loading import load_splits
-from training.evaluation.held_out import HeldOut
-from training.evaluation.trust import score_held_out
+from training.evaluation.trust.held_out import HeldOut
+from training.evaluation.trust.promises import score_held_out
 from training.model.network import load_network
 from training.run.trust import _said
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from inference.food_answers import CONFIDENCE
-from training.evaluation.abstention import COVERAGES, measure_sets, risk_coverage
-from training.evaluation.calibration import error_if_perfect, measure_calibration
 from training.evaluation.classification import NUM_BINS, log_softmax
 from training.evaluation.intervals import wilson_interval
 from training.evaluation.section import Scored
+from training.evaluation.trust.abstention import COVERAGES, measure_sets, risk_coverage
+from training.evaluation.trust.calibration import error_if_perfect, measure_calibration
 from training.model.config_block import read_block
 
 SHOWN_COVERAGES = ("0.8", "0.9", "0.95")  # of the sets

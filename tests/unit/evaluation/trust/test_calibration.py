@@ -6,7 +6,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from training.evaluation.calibration import (
+from training.evaluation.classification import classification_metrics
+from training.evaluation.trust.calibration import (
     HIGHEST,
     LOWEST,
     error_if_perfect,
@@ -14,7 +15,6 @@ from training.evaluation.calibration import (
     measure_calibration,
     negative_log_likelihood,
 )
-from training.evaluation.classification import classification_metrics
 
 
 def answers(n=4000, num_classes=5, temperature=1.0, seed=0):

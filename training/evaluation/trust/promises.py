@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from training.data.splits import Split
-from training.evaluation.abstention import TARGETS, choose_threshold, set_quantiles
-from training.evaluation.calibration import MIN_IMAGES, fit_temperature
 from training.evaluation.classification import log_softmax
-from training.evaluation.held_out import SELECTION, HeldOut
 from training.evaluation.scoring import score
+from training.evaluation.trust.abstention import TARGETS, choose_threshold, set_quantiles
+from training.evaluation.trust.calibration import MIN_IMAGES, fit_temperature
+from training.evaluation.trust.held_out import SELECTION, HeldOut
 from training.input.eval_images import evaluation_images
 from training.model.config_block import merge_block
 from training.model.head import divide_scores

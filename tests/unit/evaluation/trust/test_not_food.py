@@ -7,7 +7,8 @@ import safetensors.numpy
 
 from inference.food_distance import FoodDistance
 from tests.unit.toys import LABELS, tiny_network
-from training.evaluation.not_food import (
+from training.evaluation.section import Scored
+from training.evaluation.trust.not_food import (
     MIN_HELD_OUT,
     SHARES,
     RefusedFood,
@@ -17,7 +18,6 @@ from training.evaluation.not_food import (
     settle,
     too_few,
 )
-from training.evaluation.section import Scored
 from training.model.config_block import merge_block
 
 WIDTH = 12

@@ -4,12 +4,12 @@
 import numpy as np
 import pytest
 
-from tests.unit.evaluation.test_trust import answers
+from tests.unit.evaluation.trust.test_promises import answers
 from tests.unit.toys import LABELS, tiny_network
-from training.evaluation.calibration import measure_calibration
 from training.evaluation.section import Scored
-from training.evaluation.trust import settle
-from training.evaluation.trust_sections import Abstention, Calibration, Sets
+from training.evaluation.trust.calibration import measure_calibration
+from training.evaluation.trust.promises import settle
+from training.evaluation.trust.sections import Abstention, Calibration, Sets
 from training.model.config_block import merge_block
 
 SECTIONS = (Calibration(), Abstention(), Sets())

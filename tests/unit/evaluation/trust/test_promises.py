@@ -10,8 +10,8 @@ from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, pipe
 
 from tests.unit.pictures import photo
 from tests.unit.toys import LABELS, tiny_network
-from training.evaluation.held_out import HeldOut
-from training.evaluation.trust import fold, settle, write_trust
+from training.evaluation.trust.held_out import HeldOut
+from training.evaluation.trust.promises import fold, settle, write_trust
 from training.model.config_block import merge_block, read_block
 from training.model.head import divide_scores, heads_of
 from training.model.network import load_network

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from training.evaluation.held_out import HeldOut
+from training.evaluation.trust.held_out import HeldOut
 
 
 @pytest.fixture

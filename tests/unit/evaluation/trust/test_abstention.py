@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binomtest
 
 from inference.food_answers import images_needed
-from training.evaluation.abstention import (
+from training.evaluation.trust.abstention import (
     choose_threshold,
     lower_bound,
     measure_sets,
