@@ -104,6 +104,10 @@ def forms(classify: Callable, files: list[Path]) -> dict[str, list]:
         raise RuntimeError(f"a damaged image is answered by {damaged[0]}")
     decided = classify(files, top_k=100, abstain=0.8, coverage=0.9)
     check_answers(classify, decided)
+    told = classify(files, top_k=100, not_food=True)
+    check_told(told)
+    if not isinstance(classify(files[0], abstain=None, not_food=None, explain=None), list):
+        raise RuntimeError("where None asks for nothing, the answer is no list")
     explained = classify(files, top_k=100, explain=True, batch_size=4)
     with ThreadPoolExecutor(8) as pool:
         threads = list(pool.map(lambda each: classify(each, top_k=100), data))
@@ -121,6 +125,7 @@ def forms(classify: Callable, files: list[Path]) -> dict[str, list]:
         "data URL": classify([f"data:image/png;base64,{each}" for each in text], top_k=100),
         "beside a damaged one": damaged[1:],
         "with abstain and coverage": [each["labels"] for each in decided],
+        "with not_food": [with_verdict(each) for each in told],
         "with explain": [each["labels"] for each in explained],
         "map": [shares(each["explanation"]["map"]) for each in explained],
         "eight threads": threads,
@@ -144,6 +149,19 @@ def check_answers(classify: Any, decided: list[dict[str, Any]]) -> None:
             raise RuntimeError(f"abstain and coverage are answered by {each}, not by {wanted}")
     if len({each["answered"] for each in decided}) != 2:
         raise RuntimeError("abstain answers all of the pictures, or none")
+
+
+def check_told(told: list[dict[str, Any]]) -> None:
+    """Find some of the pictures too far from food, and some not; nothing else is said of them."""
+    if {(each["answered"], each["set"]) for each in told} != {(None, None)}:
+        raise RuntimeError(f"not_food alone is answered by {told[0]}")
+    if {each["not_food"] for each in told} != {True, False}:
+        raise RuntimeError("not_food refuses all of the pictures, or none")
+
+
+def with_verdict(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Put the verdict among the scores, so that versions are compared by it too."""
+    return [*answer["labels"], {"label": "not_food", "score": float(answer["not_food"])}]
 
 
 class Files(torch.utils.data.Dataset):
@@ -198,6 +216,8 @@ def with_the_handler(folder: str, files: list[Path]) -> dict[str, Scores]:
         {"inputs": text, "parameters": {"top_k": 100, "abstain": 0.8, "coverage": 0.9}}
     )
     check_answers(handler, decided)
+    told = handler({"inputs": text, "parameters": {"top_k": 100, "not_food": True}})
+    check_told(told)
     given = {
         "base64": [handler({"inputs": each, **every}) for each in text],
         "data URL": [
@@ -206,6 +226,7 @@ def with_the_handler(folder: str, files: list[Path]) -> dict[str, Scores]:
         "PIL": [handler({"inputs": Image.open(io.BytesIO(each)), **every}) for each in data],
         "list": handler({"inputs": text, **every}),
         "with abstain and coverage": [each["labels"] for each in decided],
+        "with not_food": [with_verdict(each) for each in told],
     }
     return {
         f"{name}: {path.name}": by_label(answer)

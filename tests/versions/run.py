@@ -23,12 +23,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from inference.food_classification import TRIED_WITH
 from tests.loopback_hub import LoopbackHub
 from training.common.files import read_json, write_json, write_text
+from training.evaluation.trust.not_food import settle
 from training.hub.contents import CUSTOM_PIPELINES, code_sources, handler_sources
 from training.model.config_block import merge_block
 
@@ -39,6 +41,8 @@ PAGE = ROOT / "docs" / "versions.md"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vit-food101/versions"
 TORCH = "2.13.0"
 LABELS = "apple_pie baklava fish_and_chips hot_dog miso_soup pho waffles".split()
+
+FARTHEST = 30.9  # between the pictures' distances, as the other numbers of `make_release`
 
 # How far a score of one version may be from the newest one's. Decoding, resizing and the network are
 # the same code on the same torch: only rounding is left. The stock pipeline resizes with whatever
@@ -63,10 +67,19 @@ def make_release(folder: Path) -> None:
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     config = read_json(folder / "config.json")
     # Between the pictures' scores: some are answered, some are not.
-    merge_block(config, thresholds={"0.8": 0.45}, sets={"0.9": 0.1})
+    merge_block(config, thresholds={"0.8": 0.45}, sets={"0.9": 0.1}, not_food=told(folder))
     write_json(folder / "config.json", {**config, "custom_pipelines": CUSTOM_PIPELINES})
     for path in (*code_sources(), *handler_sources()):
         shutil.copyfile(path, folder / path.name)
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """Write what tells pictures without food, of features that are drawn; what the config says of it."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 32)).astype(np.float32)
+    found = settle(features, np.arange(200) % len(LABELS), features[:60], "classifier", 200)
+    found.write(folder)
+    return {**found.facts, "thresholds": {"0.05": FARTHEST}}
 
 
 # ---- environments -------------------------------------------------------------------------------
@@ -228,12 +241,12 @@ other way.
 - **stock**: `pipeline("image-classification", FOLDER)`; no code of the release is run.
 - **food**: `pipeline(model=FOLDER, trust_remote_code=True)`, with every picture as text path, `Path`, bytes, PIL image,
   open file, base64 and data: URL; in a list, in batches, from a generator, an iterator and a data set, beside a
-  damaged one, with `abstain` and `coverage`, with `explain` (the maps are compared too), in eight threads, and after `save_pretrained` and loading that. All
-  files of code travel, since the first imports the others.
+  damaged one, with `abstain` and `coverage`, with `not_food`, with `explain` (the maps are compared too), in eight
+  threads, and after `save_pretrained` and loading that. All files of code travel, since the first imports the others.
 - **food, from the Hub**: the same by name, from the loopback Hub of the tests, into an empty cache.
 - **bare model**: `decode_image`, `Preprocessing` and the model without a pipeline, as a server uses them.
 - **handler**: `handler.py`, imported as an Inference Endpoint does, with every picture in base64, as a data: URL, as a
-  PIL image, and all of them in one request, also with `abstain` and `coverage`.
+  PIL image, and all of them in one request, also with `abstain` and `coverage`, and with `not_food`.
 
 The pictures: PNG, JPEG, EXIF orientation 6, RGBA, 16 bits, CMYK, gray, palette, one that is tall. Within an
 environment, food pipeline and bare model differ by {food} at most, stock pipeline and bare model by {stock} on
