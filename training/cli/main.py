@@ -13,13 +13,13 @@ import sys
 from typing import Any
 
 from training import __version__
-from training.cli import data, publish, score
+from training.cli import data, publish, score, show
 from training.cli.parsing import FoodParser, plain_options
 from training.cli.train import train
 from training.common.errors import UserError
 
 # Modules with verbs, in the order of `food101 --help`.
-SUBJECTS = (data, score, publish)
+SUBJECTS = (data, score, show, publish)
 
 
 # As a shell says of a program that writes to a pipe which nobody reads any longer.

@@ -1,0 +1,77 @@
+"""Verbs that show a finished model to people: `explain`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from training.cli.parsing import add_verb, positive, quiet_libraries
+from training.common.errors import UserError
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add the parser of `explain` to what `add_subparsers` gave."""
+    _add_explain(verbs)
+
+
+def explain(args: argparse.Namespace) -> None:
+    """Write a page that follows one photograph through one network; print where it lies.
+
+    Raises:
+        UserError: no such model or photograph, a label or block that the network does not have, a network
+            that cannot be explained, or nothing can be written at `--output`.
+    """
+    *models, photo = args.words
+    if not 1 <= len(models) <= 2:
+        what = "a model and a photograph"
+        given = "one of them is missing" if not models else f"there are {len(args.words)} words"
+        raise UserError(
+            f"explain takes {what}, or a ViT, a CNN and a photograph; {given}: "
+            "`food101 explain RUN photo.jpg`"
+        )
+    quiet_libraries()
+    from training.common.files import write_text
+    from training.common.paths import check_writable, local_path
+
+    check_writable(args.output)
+    from inference.apps.explain.page import explain_photo
+
+    page = explain_photo(models, photo, args.label, args.language, args.block, args.revision)
+    write_text(local_path(args.output), page)
+    print(f"{args.output}: open it in a browser ({len(page.encode()) / 1e6:.1f} MB)")
+
+
+def _add_explain(verbs: Any) -> None:
+    p = add_verb(verbs, explain, "follow one photograph through a network, on a page of its own")
+    p.add_argument(
+        "words",
+        metavar="MODEL PHOTO",
+        nargs="+",
+        help="run, release folder or Hub id, and an image file; or a ViT, a CNN and an image file",
+    )
+    p.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="explain this one too, beside the answer and the runner-up; may be repeated",
+    )
+    p.add_argument(
+        "--language",
+        choices=("en", "ko"),
+        default="en",
+        help="of the page and of the dishes' names (default: %(default)s)",
+    )
+    p.add_argument(
+        "--block",
+        type=positive,
+        metavar="N",
+        help="the block that is shown from inside, from 1 (default: the middle one)",
+    )
+    p.add_argument("--revision", help="of the first model on the Hub")
+    p.add_argument(
+        "--output",
+        default="explained.html",
+        metavar="FILE",
+        help="the page (default: %(default)s); what lies there is replaced",
+    )
