@@ -34,11 +34,18 @@ def explain(args: argparse.Namespace) -> None:
     from training.common.paths import check_writable, local_path
 
     check_writable(args.output)
-    from inference.apps.explain.page import explain_photo
+    if args.picture is not None:
+        check_writable(args.picture, "--picture")
+    from inference.apps.explain.page import measure, render
+    from inference.apps.explain.strip import save_strip
 
-    page = explain_photo(models, photo, args.label, args.language, args.block, args.revision)
+    facts = measure(models, photo, args.label, args.language, args.block, args.revision)
+    page = render(facts, args.language)
     write_text(local_path(args.output), page)
     print(f"{args.output}: open it in a browser ({len(page.encode()) / 1e6:.1f} MB)")
+    if args.picture is not None:
+        save_strip(facts, local_path(args.picture))
+        print(f"{args.picture}: patches, attention of three blocks, the answer's map")
 
 
 def _add_explain(verbs: Any) -> None:
@@ -67,6 +74,11 @@ def _add_explain(verbs: Any) -> None:
         type=positive,
         metavar="N",
         help="the block that is shown from inside, from 1 (default: the middle one)",
+    )
+    p.add_argument(
+        "--picture",
+        metavar="FILE",
+        help="also a PNG: patches, attention in three blocks, what speaks for the answer",
     )
     p.add_argument("--revision", help="of the first model on the Hub")
     p.add_argument(

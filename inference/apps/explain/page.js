@@ -2,6 +2,7 @@
 (() => {
   const facts = JSON.parse(document.getElementById("facts").textContent);
   const seen = document.getElementById("seen");
+  const input = document.getElementById("input");
   const seenByCnn = document.getElementById("seen-cnn");
   const SIDE = 336; // pixels of a canvas along its longer side
 
@@ -102,7 +103,7 @@
         canvas.width = canvas.height = SIDE;
         const context = canvas.getContext("2d");
         context.imageSmoothingEnabled = false;
-        context.drawImage(seen, (patch % columns) * size, Math.floor(patch / columns) * size, size, size, 0, 0, SIDE, SIDE);
+        context.drawImage(input, (patch % columns) * size, Math.floor(patch / columns) * size, size, size, 0, 0, SIDE, SIDE);
       }
       for (const canvas of all('[data-draw="alike"]')) {
         const place = nearest(facts.alike.kept, patch, 0);
@@ -201,7 +202,7 @@
   const whenLoaded = (image, draw) => (image.complete && image.naturalWidth ? draw() : image.addEventListener("load", draw));
   whenLoaded(seen, () => {
     drawMaps("why", facts, seen);
-    if (facts.patches) drawVit();
+    if (facts.patches) whenLoaded(input, drawVit);
   });
   if (facts.cnn) whenLoaded(seenByCnn, () => drawMaps("cnn", facts.cnn, seenByCnn));
 })();

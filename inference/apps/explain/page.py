@@ -26,15 +26,15 @@ LANGUAGES = ("en", "ko")  # in which words_*.yaml lies here
 CHART = (640, 220)  # width and height of a drawing
 
 
-def explain_photo(
+def measure(
     models: Sequence[str],
     photo: str,
     labels: Sequence[str] = (),
     language: str = "en",
     block: int | None = None,
     revision: str | None = None,
-) -> str:
-    """Write the page of one photograph.
+) -> dict[str, Any]:
+    """Measure everything that the page of one photograph says: JSON values, for `render`.
 
     Args:
         models: one run, release or Hub id; or a ViT and a CNN that is shown beside it.
@@ -60,7 +60,7 @@ def explain_photo(
     facts["photo"] |= {"name": re.split(r"[\\/]", str(photo))[-1]}
     if len(subjects) == 2:
         facts["cnn"] = _cnn(subjects[1], pixels, list(labels), language)
-    return render(facts, language)
+    return facts
 
 
 def _facts(
@@ -68,13 +68,13 @@ def _facts(
 ) -> dict[str, Any]:
     """Measure everything that the page of a network says; JSON values."""
     model, steps = subject.network.model, subject.network.preprocessing
-    answer, pixels, values = answers(subject, photo, labels, _names_in(subject, language))
+    answer, values = answers(subject, photo, labels, _names_in(subject, language))
     facts = {
         "model": _model(subject),
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
         "accuracy": subject.accuracy(),
         "photo": shown_photo(photo, steps),
-        "input": seen_input(pixels, values, steps),
+        "input": seen_input(photo, values, steps),
         "answer": answer,
         "table": vit.parameters(model),
         "cnn": None,
@@ -90,11 +90,11 @@ def _facts(
 
 def _cnn(subject: Subject, photo: np.ndarray, labels: list[str], language: str) -> dict[str, Any]:
     """Measure what is shown of the network beside the first one."""
-    answer, pixels, values = answers(subject, photo, labels, _names_in(subject, language))
+    answer, values = answers(subject, photo, labels, _names_in(subject, language))
     return {
         "model": _model(subject),
         "accuracy": subject.accuracy(),
-        "input": seen_input(pixels, values, subject.network.preprocessing),
+        "input": seen_input(photo, values, subject.network.preprocessing),
         "answer": answer,
         "filters": cnn.filters(subject.network.model),
     }
@@ -127,9 +127,11 @@ def words(language: str) -> dict[str, Any]:
 
 
 def percent(share: float) -> str:
-    """Write a share as percents with three digits: 12.3 %, 0.04 %."""
+    """Write a share as percents: 12.3 %, 0.04 %, 100 %."""
     value = 100 * share
-    return f"{value:.2g} %" if 0 < value < 0.1 else f"{value:.1f} %".replace(".0 %", " %")
+    if value in (0, 100):
+        return f"{value:.0f} %"
+    return f"{value:.2g} %" if value < 0.1 else f"{value:.1f} %"
 
 
 def shape(sizes: Sequence[int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from training.model.network import Network, load_network, model_folder
 # Below it a map says little: it shows what would speak for a dish that the network does not see.
 SMALL = 0.1
 PHOTO_PIXELS = 640  # longest side of the photograph on the page
+SHARP_PIXELS = 448  # about that, of the picture that maps are drawn on
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,14 @@ def shown_photo(photo: np.ndarray, steps: Preprocessing) -> dict[str, Any]:
     }
 
 
-def seen_input(pixels: torch.Tensor, values: torch.Tensor, steps: Preprocessing) -> dict[str, Any]:
-    """Show what the network gets: uint8 (3, height, width), and its numbers after normalising."""
+def seen_input(photo: np.ndarray, values: torch.Tensor, steps: Preprocessing) -> dict[str, Any]:
+    """Show what the network gets, and its numbers (1, 3, height, width) after normalising.
+
+    `src` has its pixels; `sharp` is the same part of the photograph with more of them, to draw on.
+    """
     return {
-        "src": png_url(pixels.permute(1, 2, 0).contiguous().numpy()),
+        "src": png_url(_picture(steps.crop(photo))),
+        "sharp": jpeg_url(_picture(_enlarged(steps, photo.shape).crop(photo))),
         "height": steps.height,
         "width": steps.width,
         "numbers": values.numel(),
@@ -126,9 +131,28 @@ def seen_input(pixels: torch.Tensor, values: torch.Tensor, steps: Preprocessing)
     }
 
 
+def _picture(pixels: torch.Tensor) -> np.ndarray:
+    return pixels.permute(1, 2, 0).contiguous().numpy()
+
+
+def _enlarged(steps: Preprocessing, shape: tuple[int, ...]) -> Preprocessing:
+    """Make the same cut with a whole number of times as many pixels, as far as the photograph has them."""
+    there = min(shape[:2]) / (steps.shortest_edge or max(steps.height, steps.width))
+    times = max(1, min(round(SHARP_PIXELS / max(steps.height, steps.width)), round(there)))
+    resized = steps.resized and tuple(times * side for side in steps.resized)
+    edge = steps.shortest_edge and times * steps.shortest_edge
+    return replace(
+        steps,
+        height=times * steps.height,
+        width=times * steps.width,
+        shortest_edge=edge,
+        resized=resized,
+    )
+
+
 def answers(
     subject: Subject, photo: np.ndarray, labels: list[str], language: str | None
-) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
+) -> tuple[dict[str, Any], torch.Tensor]:
     """Ask a network what the photograph shows, and why.
 
     Args:
@@ -137,15 +161,14 @@ def answers(
 
     Returns:
         JSON values: "ranked" (the five best rows), "why" (a map for each label), "decision" (what
-        `abstain` and `not_food` say where the model has the numbers), "temperature" (None: none); the
-        pixels uint8 (3, height, width), and the values (1, 3, height, width) that it saw.
+        `abstain` and `not_food` say where the model has the numbers), "temperature" (None: none); and
+        the values (1, 3, height, width) that it saw.
 
     Raises:
         UserError: an unknown label, or a network that cannot be explained.
     """
     model, steps = subject.network.model, subject.network.preprocessing
-    pixels = steps.crop(photo)
-    values = steps.normalize(pixels[None], model.dtype)
+    values = steps.normalize(steps.crop(photo)[None], model.dtype)
     block = own_block(model.config)
     asking = FoodClassificationPipeline(model=model, image_processor=subject.network.processor)
     options = {
@@ -185,7 +208,6 @@ def answers(
             ],
             "grid": {"rows": maps.shape[-2], "columns": maps.shape[-1]},
         },
-        pixels,
         values,
     )
 

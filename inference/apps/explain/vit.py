@@ -267,9 +267,7 @@ def _block(
         "kept": kept,
         "tokens": tokens,
         "width": width,
-        "qkv": {
-            key: signed(getattr(step, key)[:, kept].numpy()) for key in ("q", "k", "v")
-        },
+        "qkv": {key: signed(getattr(step, key)[:, kept].numpy()) for key in ("q", "k", "v")},
         "rows": shares((step.attention / step.attention.amax(-1, keepdim=True))[:, kept].numpy()),
         "largest": step.attention[:, kept].amax(-1).tolist(),
         "before": float(step.before.norm(dim=-1).mean()),
