@@ -147,7 +147,7 @@ def with_code(text: str) -> Markup:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_source),
+        loader=jinja2.FunctionLoader(read_source),
         undefined=jinja2.StrictUndefined,
         autoescape=True,
         trim_blocks=True,
@@ -162,7 +162,8 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _source(name: str) -> str:
+def read_source(name: str) -> str:
+    """Read a file that lies here: the template, the style, the script."""
     return files("inference.apps.explain").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -182,22 +183,22 @@ def render(facts: dict[str, Any], language: str) -> str:
             text = text[part]
         return with_code(plain.from_string(text).render({**facts, **more}))
 
-    script, style = _source("page.js"), _source("page.css")
+    script, style = read_source("page.js"), read_source("page.css")
     return environment.get_template("page.html").render(
         **facts,
         language=language,
         say=say,
         script=Markup(script),
         style=Markup(style),
-        script_hash=_digest(script),
-        style_hash=_digest(style),
+        script_hash=digest(script),
+        style_hash=digest(style),
         charts=_charts(facts),
         for_script=_for_script(facts, told),
         brightest=_brightest(facts["answer"]),
     )
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     """Compute what a Content-Security-Policy calls a script or style by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
