@@ -124,7 +124,7 @@ def test_pipeline(script, photographs, tmp_path, monkeypatch):
     result = result_of(script("pipeline"), photographs, tmp_path, monkeypatch)
     assert names(result, "pipeline") >= {"food pipeline", "stock pipeline"}
     assert names(result, "preprocessing") == {"food pipeline", "stock pipeline"}
-    options = {"abstain", "coverage", "abstain and coverage"}
+    options = {"abstain", "coverage", "abstain and coverage", "not_food", "explain"}
     assert names(result, "options") == options | {"food pipeline"}
     assert {row["peer"] for row in result["rows"] if row["group"] == "options"} == {"food pipeline"}
     assert result["attention"] == "sdpa"
