@@ -5,9 +5,10 @@
     answer["explanation"]["map"]      # (rows, columns), share of each patch in what speaks for the dish
     answer["explanation"]["overlay"]  # a PIL image: what the network saw, dark where it made no difference
 
-ViT and DeiT: AttnLRP (arXiv:2402.05602), written from the paper's rules. A relevance is a gradient times
-its input, with four changes in the backward pass: LayerNorm's deviation and the slope of GELU count as
-constants, and of each product of two values (Q K, A V) each factor gets half. The forward pass is
+ViT and DeiT: AttnLRP (arXiv:2402.05602) of the answer's odds against all others, written from the paper's
+rules. A relevance is a gradient times its input, with four changes in the backward pass: LayerNorm's
+deviation and the slope of GELU count as constants, and of each product of two values (Q K, A V) each
+factor gets half. The forward pass is
 done once more in float32 by the network's own weights, so nothing of the network is changed or
 switched, and other threads may use it meanwhile. Networks that end in a picture-shaped layer, as CNNs
 do: Grad-CAM (arXiv:1610.02391). Others are refused.
@@ -176,14 +177,33 @@ def lrp_block(block: Block, tokens: torch.Tensor) -> torch.Tensor:
     return tokens + linear(block.fc2, inner * slope.detach())
 
 
+def logit(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Pick one logit of each image: (batch, num_classes) and (batch,) give (batch,)."""
+    return logits.gather(1, label[:, None])[:, 0]
+
+
+def log_odds(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Compute log(p / (1 - p)) of one label's probability p of each image; shapes as `logit`.
+
+    What speaks for it is, but for its scale, what speaks for log p. Of an answer that is as good as
+    certain log p has no gradient left, and this has.
+    """
+    others = logits.scatter(1, label[:, None], -torch.inf)
+    return logit(logits, label) - others.logsumexp(1)
+
+
 def relevance(
-    parts: VitParts, pixel_values: torch.Tensor, labels: torch.Tensor
+    parts: VitParts,
+    pixel_values: torch.Tensor,
+    labels: torch.Tensor,
+    target: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = log_odds,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute what each token contributes to the logits of some labels.
+    """Compute what each token contributes to some labels.
 
     Args:
         pixel_values: (batch, channels, height, width), as the network takes them.
         labels: (batch, num_labels), of each image those that are asked for.
+        target: what of a label is explained, as `log_odds` or `logit`.
 
     Returns:
         Relevance (batch, num_labels, num_tokens), signed, of the tokens that enter the first block;
@@ -198,7 +218,7 @@ def relevance(
         logits = parts.logits(out, fixed=True)
         found = []
         for one in labels.clone().T:  # what was made in inference mode cannot be kept for it
-            chosen = logits.gather(1, one[:, None]).sum()  # images do not touch each other
+            chosen = target(logits, one).sum()  # images do not touch each other
             (gradient,) = torch.autograd.grad(chosen, tokens, retain_graph=True)
             found.append((gradient * tokens).sum(-1).detach())
         return torch.stack(found, 1), logits.detach()
@@ -228,7 +248,7 @@ def grad_cam(
             )
         layer, found = seen[-1], []
         for one in labels.clone().T:
-            chosen = logits.gather(1, one[:, None]).sum()
+            chosen = logit(logits, one).sum()
             (gradient,) = torch.autograd.grad(chosen, layer, retain_graph=True)
             weights = gradient.float().mean((2, 3), keepdim=True)
             found.append((weights * layer.float()).sum(1).relu().detach())
@@ -294,7 +314,10 @@ def explain(
     if parts is None:
         found, again = grad_cam(model, pixel_values, labels)
     else:
-        found, again = relevance(parts, pixel_values, labels)
+        # Labels that do not exclude each other have no odds against each other.
+        alone = logits.shape[1] == 1 or model.config.problem_type == "multi_label_classification"
+        target = logit if alone else log_odds
+        found, again = relevance(parts, pixel_values, labels, target)
         found = on_grid(found, *grid_of(parts, pixel_values))
     scale = logits.abs().max().clamp(min=1)
     if (again - logits).abs().max() > scale * TOLERANCE.get(logits.dtype, TOLERANCE_OF_HALVES):

@@ -25,6 +25,8 @@ from inference.food_explain import (
     LRP,
     explain,
     labels_asked,
+    log_odds,
+    logit,
     overlay,
     relevance,
     vit_parts,
@@ -135,11 +137,36 @@ def reference(model, pixels, label) -> torch.Tensor:
 def test_relevance_is_that_of_the_paper_handed_down_by_hand():
     model = network(ViTConfig(**SMALL))
     pixels = pictures(2)
-    found, logits = relevance(vit_parts(model), pixels, torch.tensor([[3], [1]]))
+    found, logits = relevance(vit_parts(model), pixels, torch.tensor([[3], [1]]), logit)
     for i, label in enumerate((3, 1)):
         expected = reference(model, pixels[i], label)
         assert torch.allclose(found[i, 0].double(), expected, rtol=2e-3, atol=2e-4)
     torch.testing.assert_close(logits, model(pixel_values=pixels).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_map_of_the_odds_is_that_of_the_log_probability():
+    model = network(ViTConfig(**SMALL))
+    parts, pixels, labels = vit_parts(model), pictures(), torch.tensor([[2]] * 3)
+    of_odds, logits = relevance(parts, pixels, labels)
+    of_log_p, _ = relevance(parts, pixels, labels, lambda each, n: logit(each.log_softmax(1), n))
+    rest = 1 - logits.softmax(1)[:, 2]
+    torch.testing.assert_close(of_odds[:, 0] * rest[:, None], of_log_p[:, 0], rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        model.classifier.bias[2] += 100  # as good as certain
+    certain, logits = relevance(parts, pixels, labels)
+    assert logits.softmax(1)[:, 2].eq(1).all() and log_odds(logits, labels[:, 0]).isfinite().all()
+    torch.testing.assert_close(certain, of_odds, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "values", [{"problem_type": "multi_label_classification"}, {"num_labels": 1}]
+)
+def test_labels_that_do_not_exclude_each_other_are_explained_by_their_logits(values):
+    model = network(ViTConfig(**{**SMALL, **values}))
+    maps, _ = maps_of(model, pictures(), ((0,),))
+    expected, _ = relevance(vit_parts(model), pictures(), torch.tensor([[0]] * 3), logit)
+    expected = expected[..., 1:].clamp(min=0).view(3, 1, 4, 4)
+    torch.testing.assert_close(maps, expected / expected.sum((2, 3), keepdim=True))
 
 
 # ---- networks ------------------------------------------------------------------------------------
@@ -277,7 +304,9 @@ def test_threads_do_not_touch_each_other(vit):
 
 def test_nothing_that_speaks_for_a_label_is_a_map_of_zeros(vit, monkeypatch):
     monkeypatch.setattr(
-        food_explain, "relevance", lambda p, x, n: (-torch.ones(3, 2, 17), vit(x).logits.detach())
+        food_explain,
+        "relevance",
+        lambda p, x, n, target: (-torch.ones(3, 2, 17), vit(x).logits.detach()),
     )
     maps, _ = maps_of(vit, pictures())
     assert maps.shape == (3, 2, 4, 4) and not maps.any()
