@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a map of what an answer rests on can be trusted: eleven ways to make one, on one network.
+"""How far a map of what an answer rests on can be trusted: twelve ways to make one, on one network.
 
     python benchmarks/explain.py RUN --dataset ../shared/food10       # measures what is missing, records
     python benchmarks/explain.py --table --write docs/explain.md      # prints what is recorded
@@ -175,11 +175,16 @@ def questions_of(model: Path, dataset: Path) -> Questions:
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(its.labels)))
     order = order[(chances.argmax(1) == its.labels)[order]]
     right = Photographs(its.pixel_values[order], its.labels[order], its.found, its.left_out)
-    pairs = two_dishes(subject, its.pixel_values, its.labels)
-    if min(len(right.labels), len(pairs.labels)) < FEWEST:
+    if len(right.labels) < FEWEST or len(its.labels.unique()) < 2:
         raise UsageError(
-            f"{len(right.labels)} photographs are answered rightly and {len(pairs.labels)} pictures show "
-            f"two dishes that are seen: {FEWEST} of each are needed; give more photographs"
+            f"{len(right.labels)} photographs are answered rightly, {FEWEST} of two dishes or more are "
+            "needed: give more photographs"
+        )
+    pairs = two_dishes(subject, its.pixel_values, its.labels)
+    if len(pairs.labels) < FEWEST:
+        raise UsageError(
+            f"the network sees both dishes in {len(pairs.labels)} pictures of two, {FEWEST} are needed: "
+            "give more photographs"
         )
     facts = {
         "network": facts_of(run, subject, its),
@@ -282,8 +287,8 @@ def page_part(content: dict[str, Any]) -> str:
             " / ".join(f"{dropping['kept'][f'{share:g}']:.2f}" for share in KEPT),
             ranged(dropping["difference"], dropping["interval"]),
             "" if name == OURS else ranged(float(np.mean(behind)), interval(behind)),
-            f"{pointed['side']:.2f} ± {pointed['side_error']:.2f}" if row["by_label"] else "0.50",
-            f"{pointed['shift']:+.2f} ± {pointed['shift_error']:.2f}" if row["by_label"] else "0",
+            f"{pointed['side']:.2f} ± {pointed['side_error']:.2f}",
+            f"{pointed['shift']:+.2f} ± {pointed['shift_error']:.2f}",
             f"{row['random']['head']:.2f}",
             f"{row['random']['blocks']:.2f}",
             f"{row['cost']['ratio']:.1f} ({row['cost']['smallest']:.1f} to {row['cost']['largest']:.1f})",

@@ -157,15 +157,15 @@ def pointing(method: Method, subject: Subject, pairs: Pairs) -> dict[str, Any]:
     """Ask for either dish of each picture, and see where the map lies.
 
     Returns:
-        `side`: share of questions where the half that was asked for got more than the other; `shift`:
-        how much more of the map lies left when left was asked for; each with its standard error over
-        pictures. `empty`: maps with nothing in them.
+        `side`: share of questions where the half that was asked for got more than the other, a tie
+        being half a question; `shift`: how much more of the map lies left when left was asked for; each
+        with its standard error over pictures. `empty`: maps with nothing in them.
     """
     found = [shown(maps(method, subject, pairs.pixel_values, labels)) for labels in pairs.labels.T]
     half = found[0].shape[2] // 2
     left = [each[..., :half].sum((1, 2)) for each in found]  # asked for left, for right
     rest = [each[..., half:].sum((1, 2)) for each in found]
-    side = ((left[0] > rest[0]).float() + (rest[1] > left[1]).float()) / 2
+    side = (_more(left[0], rest[0]) + _more(rest[1], left[1])) / 2
     empty = sum(int((a + b == 0).sum()) for a, b in zip(left, rest, strict=True))
     return {
         "side": float(side.mean()),
@@ -174,6 +174,10 @@ def pointing(method: Method, subject: Subject, pairs: Pairs) -> dict[str, Any]:
         "shift_error": standard_error(left[0] - left[1]),
         "empty": empty,
     }
+
+
+def _more(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return (first > second).float() + (first == second).float() / 2
 
 
 def standard_error(values: torch.Tensor) -> float:

@@ -147,6 +147,13 @@ def grad_cam(subject: Subject, pixel_values: torch.Tensor, labels: torch.Tensor)
     return _patches(subject, (gradient * seen.normed).relu().sum(-1), pixel_values)
 
 
+def hires_cam(subject: Subject, pixel_values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Compute HiResCAM (arXiv:2011.08891) there: products are added up with their signs."""
+    seen = trace(subject.parts, pixel_values)
+    (gradient,) = torch.autograd.grad(chosen(seen.logits, labels), seen.normed)
+    return _patches(subject, (gradient * seen.normed).sum(-1), pixel_values)
+
+
 def gradient_rollout(
     subject: Subject, pixel_values: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
@@ -255,6 +262,7 @@ METHODS: dict[str, tuple[Method, bool]] = {
     "AttnLRP, log-probability": (attn_lrp_log, True),
     "gradient rollout": (gradient_rollout, True),
     "Grad-CAM, last `layernorm_before`, elementwise": (grad_cam, True),
+    "HiResCAM, last `layernorm_before`": (hires_cam, True),
     "Chefer 2021, generic": (chefer, True),
     "head applied to each patch token": (head_on_patches, True),
     "input x gradient": (input_x_gradient, True),
