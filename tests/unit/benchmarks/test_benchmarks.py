@@ -213,6 +213,7 @@ def test_operations_of_a_forward_pass(script):
 OTHERS = {
     "ablation.json",
     "decode_peaks.json",
+    "explain.json",
     "finetune.json",
     "mutations.json",
     "not_food.json",
