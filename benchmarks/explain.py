@@ -61,7 +61,7 @@ from training.model.network import label_names_of, load_network
 
 MARKS = Marks.of("explain.py")
 RESULTS = ROOT / "benchmarks" / "results" / "explain.json"
-OURS = "AttnLRP, logit"  # what `classify(image, explain=True)` draws
+OURS = "AttnLRP, odds"  # what `classify(image, explain=True)` draws
 SPLIT = "validation"
 RANDOMISED = 20  # photographs of the test with random weights
 FEWEST = 40  # rightly answered photographs, or pictures of two dishes, that a table is made of

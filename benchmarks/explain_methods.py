@@ -22,7 +22,7 @@ from inference.food_explain import (
     grid_of,
     layer_norm,
     linear,
-    lrp_block,
+    logit,
     on_grid,
     relevance,
     split_heads,
@@ -127,17 +127,12 @@ def attn_lrp(subject: Subject, pixel_values: torch.Tensor, labels: torch.Tensor)
     return _patches(subject, found[:, 0], pixel_values)
 
 
-def attn_lrp_log(
+def attn_lrp_logit(
     subject: Subject, pixel_values: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """Compute AttnLRP with the logarithm of the label's probability as what is explained."""
-    tokens = entering(subject.parts, pixel_values).requires_grad_()
-    out = tokens
-    for block in subject.parts.blocks:
-        out = lrp_block(block, out)
-    target = chosen(subject.parts.logits(out, fixed=True).log_softmax(-1), labels)
-    (gradient,) = torch.autograd.grad(target, tokens)
-    return _patches(subject, (gradient * tokens).sum(-1), pixel_values)
+    """Compute AttnLRP with the label's logit, and not its odds, as what is explained."""
+    found, _ = relevance(subject.parts, pixel_values, labels[:, None], logit)
+    return _patches(subject, found[:, 0], pixel_values)
 
 
 def grad_cam(subject: Subject, pixel_values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -258,8 +253,8 @@ def random(subject: Subject, pixel_values: torch.Tensor, labels: torch.Tensor) -
 
 # Name in the table -> method, and whether its map depends on the label.
 METHODS: dict[str, tuple[Method, bool]] = {
-    "AttnLRP, logit": (attn_lrp, True),
-    "AttnLRP, log-probability": (attn_lrp_log, True),
+    "AttnLRP, odds": (attn_lrp, True),
+    "AttnLRP, logit": (attn_lrp_logit, True),
     "gradient rollout": (gradient_rollout, True),
     "Grad-CAM, last `layernorm_before`, elementwise": (grad_cam, True),
     "HiResCAM, last `layernorm_before`": (hires_cam, True),

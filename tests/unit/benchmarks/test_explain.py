@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from inference.food_explain import explain, relevance
+from inference.food_explain import explain
 from tests.unit.benchmarks.one_patch import DISHES, PATCH, SIDE, scene, trained
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
@@ -60,19 +60,9 @@ def test_ours_is_what_the_pipeline_draws(module, asked):
     assert torch.allclose(module("explain_measures").shown(scores), maps[:, 0], atol=1e-6)
 
 
-def test_relevance_of_a_log_probability_is_that_of_the_logits_together(module, asked):
-    subject, pixels, labels, _ = asked
-    every = torch.arange(DISHES).expand(len(pixels), -1)
-    found, logits = relevance(subject.parts, pixels, every)
-    mean = (logits.softmax(-1)[..., None] * found).sum(1)
-    due = (found[torch.arange(len(labels)), labels] - mean)[:, 1:].unflatten(1, (4, 4))
-    ours = module("explain_methods").attn_lrp_log(subject, pixels, labels)
-    assert torch.allclose(ours, due, atol=1e-4)
-
-
 def test_relevance_finds_the_patch_that_decides(module, asked):
     subject, pixels, labels, places = asked
-    for method in (module("explain_methods").attn_lrp, module("explain_methods").attn_lrp_log):
+    for method in (module("explain_methods").attn_lrp, module("explain_methods").attn_lrp_logit):
         hit = (
             method(subject, pixels, labels).flatten(1).argmax(1) == places[:, 0] * 4 + places[:, 1]
         )
