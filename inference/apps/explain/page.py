@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -57,7 +56,7 @@ def measure(
             "two such models, or one"
         )
     facts = _facts(subjects[0], pixels, list(labels), language, block)
-    facts["photo"] |= {"name": re.split(r"[\\/]", str(photo))[-1]}
+    facts["photo"] |= {"name": _writable(re.split(r"[\\/]", str(photo))[-1])}
     if len(subjects) == 2:
         facts["cnn"] = _cnn(subjects[1], pixels, list(labels), language)
     return facts
@@ -80,6 +79,8 @@ def _facts(
         "cnn": None,
     }
     if (parts := vit_parts(model)) is None:
+        if block is not None:
+            raise UserError(f"--block {block}: {subject.name} is no ViT; leave the option out")
         return facts | {"patches": None, "filters": cnn.filters(model)}
     last = len(parts.blocks)
     if block is not None and not 1 <= block <= last:
@@ -110,11 +111,16 @@ def _model(subject: Subject) -> dict[str, Any]:
     model = subject.network.model
     words = [word for word in re.split(r"[\\/]", subject.name) if word not in ("", ".", "model")]
     return {
-        "name": words[-1] if subject.folder and words else subject.name,
+        "name": _writable(words[-1] if subject.folder and words else subject.name),
         "class": type(model).__name__,
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "labels": model.config.num_labels,
     }
+
+
+def _writable(name: str) -> str:
+    """Put ? for the bytes of a file's name that are no UTF-8: no file in UTF-8 can hold them."""
+    return name.encode("utf-8", "replace").decode()
 
 
 # ---- words and numbers ---------------------------------------------------------------------------
@@ -139,10 +145,9 @@ def shape(sizes: Sequence[int]) -> str:
     return " × ".join(str(size) for size in sizes)
 
 
-def with_code(text: str) -> Markup:
-    """Escape a text for HTML, and set what stands between backticks as code."""
-    escaped = html.escape(text, quote=True)
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))
+def with_code(text: str) -> str:
+    """Set what stands between backticks as code: in our words, before a name is put into them."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
 
 
 def _environment() -> jinja2.Environment:
@@ -174,14 +179,12 @@ def render(facts: dict[str, Any], language: str) -> str:
     """Write the HTML of what was measured: a pure function, the same facts give the same page."""
     environment = _environment()
     told = words(language)
-    plain = jinja2.Environment(undefined=jinja2.StrictUndefined)  # words are escaped as a whole
-    plain.filters |= environment.filters
 
     def say(key: str, **more: Any) -> Markup:
         text = told
         for part in key.split("."):
             text = text[part]
-        return with_code(plain.from_string(text).render({**facts, **more}))
+        return Markup(environment.from_string(with_code(text)).render({**facts, **more}))
 
     script, style = read_source("page.js"), read_source("page.css")
     return environment.get_template("page.html").render(
