@@ -2,6 +2,7 @@
 # make test [ARGS="-k words"]                       the whole test-suite; sets itself up
 # make test-unit [ARGS="-k words"]                  the quick part: tests/unit without what is marked slow
 # make test-versions                                a release in several versions of transformers: downloads them
+# make test-extras [ARGS="-k words"]                pages of food101 explain in Chromium, where it is installed
 # make lint | make setup | make clean
 
 PYTHON ?= python3
@@ -10,8 +11,9 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+EXTRAS := $(VENV)/extras
 
-.PHONY: train test test-unit test-versions lint setup clean
+.PHONY: train test test-unit test-versions test-extras lint setup clean
 
 train: $(READY)
 	$(BIN)/food101 train $(RECIPE) $(ARGS)
@@ -25,6 +27,10 @@ test-unit: $(READY)
 # Environments of its own, kept below ~/.cache/vit-food101: not part of `make test`.
 test-versions: $(READY)
 	$(BIN)/python -m tests.versions.run $(ARGS)
+
+# Beside the environment and not in it: `make test` stays as it is, and skips these. Chromium is not downloaded.
+test-extras: $(EXTRAS)/ready
+	PYTHONPATH=$(EXTRAS) $(BIN)/python -m pytest $(ARGS) tests/browser
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -40,6 +46,11 @@ $(READY): setup.cfg constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fast,lora,witness,dev]'
 	@touch $(READY)
+
+$(EXTRAS)/ready: $(READY)
+	rm -rf $(EXTRAS)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --target $(EXTRAS) playwright
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info
