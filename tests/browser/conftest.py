@@ -33,8 +33,7 @@ def pages(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
     It takes `browser` to be skipped with it, before anything is computed.
     """
-    from inference.apps.explain.page import explain_photo
-    from tests.unit.explained import draw, save_cnn, save_vit
+    from tests.unit.explained import draw, save_cnn, save_vit, written
     from tests.unit.pictures import LABELS
 
     place = tmp_path_factory.mktemp("pages")
@@ -44,16 +43,13 @@ def pages(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         save_cnn(place / f"cnn{name}", labels)
         draw(place / f"dinner{name}.png", height=60, width=96)
 
-    def written(models: list[str], photo: str, language: str) -> str:
-        return explain_photo(
-            [str(place / name) for name in models], str(place / photo), (), language
-        )
-
+    two, dinner = [place / "vit", place / "cnn"], place / "dinner.png"
+    longer = [place / f"vit{LONG}", place / f"cnn{LONG}"]
     made = {
-        "en": written(["vit", "cnn"], "dinner.png", "en"),
-        "ko": written(["vit", "cnn"], "dinner.png", "ko"),
-        "cnn": written(["cnn"], "dinner.png", "en"),
-        "long": written([f"vit{LONG}", f"cnn{LONG}"], f"dinner{LONG}.png", "en"),
+        "en": written(two, dinner),
+        "ko": written(two, dinner, language="ko"),
+        "cnn": written(two[1:], dinner),
+        "long": written(longer, place / f"dinner{LONG}.png"),
     }
     for name, text in made.items():
         (place / f"{name}.html").write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import transformers
 
+from inference.apps.explain.page import measure, render
 from tests.unit.backbones import processor_of, save_backbone
 from tests.unit.pictures import LABELS, photo, square
 
@@ -59,6 +60,12 @@ def draw(path: Path, seed: int = 0, **sides: int) -> Path:
     """A photograph in a file; PNG, so that it is the same with every decoder."""
     photo(seed=seed, **sides).save(path, "PNG")
     return path
+
+
+def written(models: list[Path], photo: Path, labels=(), language="en", block=None) -> str:
+    """The page, as `food101 explain` writes it."""
+    facts = measure([str(model) for model in models], str(photo), labels, language, block)
+    return render(facts, language)
 
 
 def unpacked(packed: dict[str, Any]) -> np.ndarray:

@@ -41,11 +41,13 @@ def explain(args: argparse.Namespace) -> None:
 
     facts = measure(models, photo, args.label, args.language, args.block, args.revision)
     page = render(facts, args.language)
-    write_text(local_path(args.output), page)
-    print(f"{args.output}: open it in a browser ({len(page.encode()) / 1e6:.1f} MB)")
-    if args.picture is not None:
+    if (
+        args.picture is not None
+    ):  # first: a network that is no ViT has none, and then nothing is written
         save_strip(facts, local_path(args.picture))
         print(f"{args.picture}: patches, attention of three blocks, the answer's map")
+    write_text(local_path(args.output), page)
+    print(f"{args.output}: open it in a browser ({len(page.encode()) / 1e6:.1f} MB)")
 
 
 def _add_explain(verbs: Any) -> None:

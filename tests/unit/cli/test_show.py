@@ -47,6 +47,18 @@ def test_a_cnn_alone_and_beside_a_vit(food101, at, tmp_path, models):
     assert '<html lang="ko">' in text and ('id="cnn"' in text) == (len(models) == 2)
 
 
+def test_a_picture_beside_the_page(food101, refused, at, tmp_path):
+    words = ["dinner.png", "--output", tmp_path / "page.html", "--picture", tmp_path / "strip.png"]
+    assert "this network is no ViT" in refused("explain", "cnn", *words)
+    assert os.listdir(tmp_path) == []
+    code, out, err = food101("explain", "vit", *words)
+    assert (code, err) == (0, "") and "strip.png: patches" in out
+    assert sorted(os.listdir(tmp_path)) == ["page.html", "strip.png"]
+    assert "there is no folder no" in refused(
+        "explain", "vit", "dinner.png", "--picture", "no/strip.png"
+    )
+
+
 def test_a_page_that_is_there_is_replaced(food101, at, tmp_path):
     (tmp_path / "page.html").write_text("old")
     assert food101("explain", "cnn", "dinner.png", "--output", tmp_path / "page.html")[0] == 0

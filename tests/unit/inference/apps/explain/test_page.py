@@ -15,7 +15,7 @@ import transformers
 from inference.apps.explain import page
 from inference.apps.explain.page import (
     LANGUAGES,
-    explain_photo,
+    measure,
     percent,
     render,
     shape,
@@ -25,6 +25,7 @@ from inference.apps.explain.page import (
 from inference.apps.explain.subject import Subject
 from inference.food_images import Preprocessing
 from tests.unit.explained import Read, draw, save_cnn, save_vit, vit
+from tests.unit.explained import written as page_of
 from tests.unit.pictures import LABELS, square
 from training.common.errors import UserError
 from training.model.config_block import merge_block
@@ -54,23 +55,18 @@ def written(place):
     def written(*names: str, photo: str = "dinner.png", **options: object) -> str:
         key = (names, photo, repr(options))
         if key not in kept:
-            models = [str(place / name) for name in names]
-            kept[key] = explain_photo(models, str(place / photo), **options)
+            kept[key] = page_of([place / name for name in names], place / photo, **options)
         return kept[key]
 
     return written
 
 
 @pytest.fixture
-def facts(place, monkeypatch):
+def facts(place):
     """facts(*names) -> what a page is written from."""
 
     def facts(*names: str) -> dict:
-        seen = []
-        with monkeypatch.context() as patch:
-            patch.setattr(page, "render", lambda facts, language: seen.append(facts) or "")
-            explain_photo([str(place / name) for name in names], str(place / "dinner.png"))
-        return copy.deepcopy(seen[0])
+        return measure([str(place / name) for name in names], str(place / "dinner.png"))
 
     return facts
 
@@ -158,7 +154,7 @@ def test_code_stands_between_backticks():
 
 
 def test_shares_and_shapes_are_written_shortly():
-    written = {0: "0 %", 1: "100 %", 0.5: "50 %", 0.1234: "12.3 %", 0.00041: "0.041 %"}
+    written = {0: "0 %", 1: "100 %", 0.5: "50.0 %", 0.1234: "12.3 %", 0.00041: "0.041 %"}
     assert {share: percent(share) for share in written} == written
     assert shape([384, 3, 14, 14]) == "384 × 3 × 14 × 14"
 
@@ -188,7 +184,7 @@ def test_the_same_facts_give_the_same_bytes(facts, written, place):
     assert "NaN" not in json.dumps(found)
     for language in LANGUAGES:
         assert render(copy.deepcopy(found), language) == render(found, language)
-    again = explain_photo([str(place / "vit")], str(place / "dinner.png"))
+    again = page_of([place / "vit"], place / "dinner.png")
     assert again == written("vit")
 
 
@@ -237,7 +233,7 @@ def test_calibration_is_shown_before_and_after(facts):
         row["before"] = before
     read = Read(render(found, "en"))
     assert "before calibration" in read.of("th") and "temperature of 1.57" in " ".join(read.of("p"))
-    assert "91 %" in read.of("td")
+    assert "91.0 %" in read.of("td")
 
 
 @pytest.mark.parametrize(
@@ -276,8 +272,8 @@ def test_labels_and_names_of_files_are_text_and_nothing_else(tmp_path, language)
     save_cnn(tmp_path / "`c`\"'<i onclick=x>", labels=HOSTILE)
     name = "{{ 7 * 191 }}<script>`x`\"'&.png"
     draw(tmp_path / name)
-    models = [str(tmp_path / "{{ 7 * 191 }} `m`<b>&"), str(tmp_path / "`c`\"'<i onclick=x>")]
-    text = explain_photo(models, str(tmp_path / name), HOSTILE, language)
+    models = [tmp_path / "{{ 7 * 191 }} `m`<b>&", tmp_path / "`c`\"'<i onclick=x>"]
+    text = page_of(models, tmp_path / name, HOSTILE, language)
     read = Read(text)
     tags = [tag for tag, _ in read.elements]
     assert [tags.count(tag) for tag in ("script", "style", "title")] == [2, 1, 1]
@@ -286,7 +282,7 @@ def test_labels_and_names_of_files_are_text_and_nothing_else(tmp_path, language)
         name for name in {k for _, attrs in read.elements for k in attrs} if name[:2] == "on"
     ]
     assert name in read.of("title")[0] and name in read.of("h1")[0]
-    assert models[0].split("/")[-1] in read.of("title")[0]
+    assert models[0].name in read.of("title")[0]
     assert name in read.attributes("alt") and name in read.attributes("aria-label")
     shown = {re.sub(r"\W", "", text).lower() for text in read.of("strong")}
     assert shown == {re.sub(r"\W|_", "", label).lower() for label in HOSTILE}
@@ -297,7 +293,7 @@ def test_a_name_that_is_no_utf8_is_shown_as_far_as_it_can_be(place, tmp_path):
     path = os.fsencode(tmp_path) + b"/caf\xe9.png"
     with open(path, "wb") as file:
         file.write((place / "dinner.png").read_bytes())
-    text = explain_photo([str(place / "vit")], os.fsdecode(path))
+    text = page_of([place / "vit"], os.fsdecode(path))
     assert "caf?.png" in Read(text.encode().decode()).of("title")[0]
 
 
@@ -341,7 +337,7 @@ def test_the_page_of_a_vit_b_takes_no_more_than_3_megabytes(place, monkeypatch):
     subject = Subject("base", Network(model, processor, steps, None, None, "kept"), None)
     monkeypatch.setattr(Subject, "load", lambda *_: subject)
     draw(place / "large.png", height=900, width=1600)
-    text = explain_photo(["base"], str(place / "large.png"))
+    text = page_of(["base"], place / "large.png")
     assert 1e5 < len(text.encode()) <= 3e6
     assert f"{model.num_parameters():,}" in text
 
@@ -382,16 +378,16 @@ def test_names_in_the_language_are_on_the_page(place, monkeypatch):
         return subject
 
     monkeypatch.setattr(Subject, "load", named)
-    text = explain_photo([str(place / "vit")], str(place / "dinner.png"), language="ko")
+    text = page_of([place / "vit"], place / "dinner.png", language="ko")
     assert all(strong.startswith("요리 ") for strong in Read(text).of("strong"))
     # Where there are none in the language, labels are made readable.
-    english = explain_photo([str(place / "vit")], str(place / "dinner.png"), language="en")
+    english = page_of([place / "vit"], place / "dinner.png", language="en")
     assert not any(strong.startswith("요리 ") for strong in Read(english).of("strong"))
 
 
 def test_a_deit_has_its_second_token(place):
     save_vit(place / "deit", vit(kind="DeiT"))
-    text = explain_photo([str(place / "deit")], str(place / "dinner.png"))
+    text = page_of([place / "deit"], place / "dinner.png")
     paragraphs = " ".join(Read(text).of("p"))
     assert (
         "DeiT's distillation token" in paragraphs and "the first 2 of the 18 tokens" in paragraphs

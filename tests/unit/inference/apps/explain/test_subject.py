@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One network and one photograph: what it answers, what is not sure, and what is refused."""
 
+import base64
 import copy
+import io
 import json
 
 import numpy as np
@@ -133,12 +135,46 @@ def test_what_the_network_gets_is_described(subject):
     steps = subject.network.preprocessing
     pixels = steps.crop(np.asarray(photo()))
     values = steps.normalize(pixels[None])
-    seen = seen_input(pixels, values, steps)
-    assert seen["numbers"] == 3 * 32 * 32 and seen["src"].startswith("data:image/png;base64,")
+    seen = seen_input(np.asarray(photo()), values, steps)
+    assert np.array_equal(opened(seen["src"]), pixels.permute(1, 2, 0))
+    assert seen["numbers"] == 3 * 32 * 32
     assert (seen["least"], seen["most"]) == (float(values.min()), float(values.max()))
     by_hand = (float(pixels.max()) * seen["rescale"] - 0.5) / 0.5
     assert seen["most"] == pytest.approx(by_hand, abs=1e-5)
     assert seen["image_mean"] == seen["image_std"] == [0.5] * 3
+
+
+def opened(url: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))
+
+
+CUT = {"size": {"shortest_edge": 40}, "crop_size": square(32)}
+PCT = {"size": {"shortest_edge": 32}, "crop_pct": 0.8}
+
+
+@pytest.mark.parametrize(
+    "kind, values, times",
+    [
+        ("ViT", {"size": square(32)}, 6),
+        ("ViT", {"size": {"height": 32, "width": 64}}, 3),
+        ("Bit", CUT, 5),
+        ("ConvNext", PCT, 5),
+    ],
+)
+def test_what_maps_are_drawn_on_is_the_same_part_with_more_pixels(kind, values, times):
+    steps = steps_of(getattr(transformers, f"{kind}ImageProcessorPil")(**values))
+    picture = np.asarray(photo(200, 260))
+    seen = seen_input(picture, torch.zeros(1, 3, 1, 1), steps)
+    small, sharp = opened(seen["src"]).astype(int), opened(seen["sharp"])
+    assert sharp.shape[:2] == (times * steps.height, times * steps.width)
+    again = Image.fromarray(sharp).resize((steps.width, steps.height), Image.Resampling.BOX)
+    assert np.abs(np.asarray(again) - small).mean() < 6
+
+
+def test_a_small_photograph_is_not_enlarged():
+    steps = steps_of(transformers.ViTImageProcessorPil(size=square(32)))
+    seen = seen_input(np.asarray(photo(40, 30)), torch.zeros(1, 3, 1, 1), steps)
+    assert opened(seen["sharp"]).shape == (32, 32, 3)
 
 
 # ---- answers -------------------------------------------------------------------------------------
@@ -149,7 +185,7 @@ def asked(subject, labels=(), language=None):
 
 
 def test_answers_are_the_pipelines(subject):
-    answer, pixels, values = asked(subject)
+    answer, values = asked(subject)
     model = subject.network.model
     classify = FoodClassificationPipeline(model=model, image_processor=subject.network.processor)
     rows = classify(photo(), top_k=5)
