@@ -33,17 +33,20 @@ def explain(args: argparse.Namespace) -> None:
     from training.common.files import write_text
     from training.common.paths import check_writable, local_path
 
-    check_writable(args.output)
-    if args.picture is not None:
-        check_writable(args.picture, "--picture")
+    written = {"--output": args.output, "--picture": args.picture}
+    written = {option: path for option, path in written.items() if path is not None}
+    for option, path in written.items():
+        check_writable(path, option)
+        others = [photo, *(each for key, each in written.items() if key != option)]
+        if any(local_path(each).resolve() == local_path(path).resolve() for each in others):
+            raise UserError(f"{option} {path} would replace what you gave: give another file")
     from inference.apps.explain.page import measure, render
     from inference.apps.explain.strip import save_strip
 
     facts = measure(models, photo, args.label, args.language, args.block, args.revision)
     page = render(facts, args.language)
-    if (
-        args.picture is not None
-    ):  # first: a network that is no ViT has none, and then nothing is written
+    if args.picture is not None:
+        # First: a network that is no ViT has none, and then nothing is written.
         save_strip(facts, local_path(args.picture))
         print(f"{args.picture}: patches, attention of three blocks, the answer's map")
     write_text(local_path(args.output), page)

@@ -135,9 +135,8 @@ def words(language: str) -> dict[str, Any]:
 def percent(share: float) -> str:
     """Write a share as percents: 12.3 %, 0.04 %, 100 %."""
     value = 100 * share
-    if value in (0, 100):
-        return f"{value:.0f} %"
-    return f"{value:.2g} %" if value < 0.1 else f"{value:.1f} %"
+    digits = ".0f" if value in (0, 100) else ".2g" if value < 0.1 else ".1f"
+    return f"{value:{digits}}\N{NO-BREAK SPACE}%"
 
 
 def shape(sizes: Sequence[int]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from training.common.errors import UserError
+from training.common.files import write_bytes
 
 TILE, GAP = 280, 10  # pixels
 
@@ -24,9 +24,9 @@ def save_strip(facts: dict[str, Any], path: Path) -> None:
     """
     if not facts["patches"]:
         raise UserError("--picture shows patches and attention, and this network is no ViT")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    strip(facts).save(temporary, "PNG", optimize=True)
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    strip(facts).save(buffer, "PNG", optimize=True)
+    write_bytes(path, buffer.getvalue())
 
 
 def strip(facts: dict[str, Any]) -> Image.Image:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from inference.apps.explain.encoding import jpeg_url, png_url, shares
+from inference.apps.output import one_line
 from inference.food_answers import own_block
 from inference.food_classification import FoodClassificationPipeline
 from inference.food_explain import explain, labels_asked, vit_parts
@@ -78,7 +79,7 @@ def read_photo(path: str) -> np.ndarray:
     Raises:
         UserError: there is no such file, or it is no image; one line with the cure.
     """
-    place = local_path(path)
+    place, path = local_path(path), one_line(path)
     if place.is_dir():
         raise UserError(f"{path} is a folder: give one image file; `food101 predict` takes folders")
     if not place.exists():
@@ -187,7 +188,7 @@ def answers(
             logits = model(pixel_values=values).logits
         maps, method = explain(model, values, torch.tensor([wanted]), logits)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"{subject.name}: {error}") from error
     temperature = block.get("temperature")
     by_label = {row["label"]: row for row in rows}
     before = _before(logits[0], temperature)

@@ -103,6 +103,24 @@ def test_a_mistake_is_named_in_one_line(refused, at, tmp_path, words, said):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--output", "dinner.png"],
+        ["--output", "./dinner.png"],
+        ["--picture", "dinner.png"],
+        ["--output", "page.html", "--picture", "../show/page.html"],
+    ],
+)
+def test_what_was_given_is_not_replaced(refused, place, monkeypatch, options):
+    (place / "show").mkdir(exist_ok=True)
+    monkeypatch.chdir(place / "show")
+    (place / "show" / "dinner.png").write_bytes((place / "dinner.png").read_bytes())
+    assert "would replace what you gave" in refused("explain", "../vit", "dinner.png", *options)
+    assert os.listdir(".") == ["dinner.png"]
+    assert (place / "show" / "dinner.png").read_bytes() == (place / "dinner.png").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["dinov2", "swin"])
 def test_networks_that_have_no_map_are_refused(refused, at, tmp_path, name):
     save_backbone(tmp_path / name, name, LABELS)
