@@ -45,3 +45,11 @@ def test_a_model_or_code_that_cannot_answer_shows_nothing_of_it():
         usage = text.split("## Results")[0]
         assert "abstain" not in usage and "coverage" not in usage
     assert "food_answers" not in without[1]
+
+
+def test_a_card_says_what_can_be_explained_where_the_code_can():
+    text = card((*CODE, "food_explain.py"))
+    assert (
+        "- `explain=True`, or a label" in text and "`food_explain.py`, which shows why.\n" in text
+    )
+    assert "explain" not in card()
