@@ -8,10 +8,9 @@
 ViT and DeiT: AttnLRP (arXiv:2402.05602) of the answer's odds against all others, written from the paper's
 rules. A relevance is a gradient times its input, with four changes in the backward pass: LayerNorm's
 deviation and the slope of GELU count as constants, and of each product of two values (Q K, A V) each
-factor gets half. The forward pass is
-done once more in float32 by the network's own weights, so nothing of the network is changed or
-switched, and other threads may use it meanwhile. Networks that end in a picture-shaped layer, as CNNs
-do: Grad-CAM (arXiv:1610.02391). Others are refused.
+factor gets half. The forward pass is done once more in float32 by the network's own weights, so nothing of
+the network is changed or switched, and other threads may use it meanwhile. Networks that end in a
+picture-shaped layer, as CNNs do: Grad-CAM (arXiv:1610.02391). Others are refused.
 
 It imports the standard library, numpy, torch, Pillow and transformers only.
 """
@@ -86,7 +85,7 @@ def vit_parts(model: nn.Module) -> VitParts | None:
     layers = body.layers if hasattr(body, "layers") else body.encoder.layer
     heads = [getattr(model, name, None) for name in ("cls_classifier", "distillation_classifier")]
     heads = heads if heads[0] is not None else [getattr(model, "classifier", None)]
-    if not all(isinstance(head, nn.Linear) for head in heads):
+    if any(head is None or isinstance(head, nn.Identity) for head in heads):
         raise ValueError(
             f"{type(model).__name__} has no trained head: there is no answer to explain; train it first"
         )
@@ -117,6 +116,9 @@ def _block(layer: nn.Module, num_heads: int) -> Block:
 
 def linear(module: nn.Linear, values: torch.Tensor) -> torch.Tensor:
     """Apply a linear layer in float32, whatever its weights are kept in."""
+    if not isinstance(module, nn.Linear):  # as quantised ones are none
+        kind = f"{type(module).__module__}.{type(module).__name__}"
+        raise ValueError(f"{kind} cannot be explained: load the model in float32, adapters merged")
     bias = None if module.bias is None else _float32(module.bias)
     return F.linear(values, _float32(module.weight), bias)
 
@@ -319,17 +321,18 @@ def explain(
         target = logit if alone else log_odds
         found, again = relevance(parts, pixel_values, labels, target)
         found = on_grid(found, *grid_of(parts, pixel_values))
-    scale = logits.abs().max().clamp(min=1)
-    if (again - logits).abs().max() > scale * TOLERANCE.get(logits.dtype, TOLERANCE_OF_HALVES):
-        raise ValueError(
-            f"{type(model).__name__} cannot be explained: its answers are not those of the forward pass "
-            "that its config.json describes"
-        )
+    allowed = TOLERANCE.get(logits.dtype, TOLERANCE_OF_HALVES) * logits.abs().max().clamp(min=1)
+    if not (again - logits).abs().max() <= allowed:  # nor is NaN
+        why = "its answers are not those of the forward pass that its config.json describes"
+        if not logits.isfinite().all():
+            why = "its scores are not finite numbers"
+        elif model.training:
+            why = "it is in training mode, where dropout changes answers: call model.eval() first"
+        raise ValueError(f"{type(model).__name__} cannot be explained: {why}")
     found = found.clamp(min=0)
     total = found.sum((2, 3), keepdim=True)
-    return (found / total.where(total > 0, torch.ones_like(total))).float().cpu(), (
-        GRAD_CAM if parts is None else LRP
-    )
+    found = (found / total.where(total > 0, torch.ones_like(total))).float().cpu()
+    return found, GRAD_CAM if parts is None else LRP
 
 
 def grid_of(parts: VitParts, pixel_values: torch.Tensor) -> tuple[int, int]:
@@ -371,33 +374,38 @@ def labels_asked(
         names: what labels are called, by language; they are found by their names too.
 
     Raises:
-        ValueError: an unknown label; the line names those that are written most alike.
+        ValueError: an unknown label, or what may be several; the line names those that may be meant.
     """
+    numbers = {label: number for number, label in config.id2label.items()}
+    if len(numbers) < len(config.id2label):
+        raise ValueError("two labels of this model are equal: rename one in its config.json")
     if asked is True:
         return ()
     wanted = [asked] if isinstance(asked, str) else asked
     if not isinstance(wanted, (list, tuple)) or not wanted:
         raise ValueError(f"explain must be True, a label or a list of labels, not {asked!r}")
-    known = {_folded(label): number for number, label in config.id2label.items()}
-    for by_label in names:
-        for label, name in by_label.items():
-            known.setdefault(_folded(name), known.get(_folded(label)))
-    return tuple(_number_of(each, known, config) for each in wanted)
+    known: dict[str, set[str]] = {}
+    called: dict[str, set[str]] = {}
+    for label in numbers:
+        known.setdefault(_folded(label), set()).add(label)
+        for by_label in names:
+            called.setdefault(_folded(by_label.get(label, label)), set()).add(label)
+    return tuple(_number_of(each, {**called, **known}, numbers) for each in wanted)
 
 
-def _number_of(label: Any, known: Mapping[str, int], config: Any) -> int:
-    number = known.get(_folded(label)) if isinstance(label, str) else None
-    if number is not None:
-        return int(number)
-    near = difflib.get_close_matches(_folded(str(label)), known, n=3, cutoff=0.5)
-    labels = list(dict.fromkeys(config.id2label[known[each]] for each in near))
-    cure = f"is it {' or '.join(labels)}?" if labels else f"give one of {_few(config)}"
-    raise ValueError(f"label {label!r} is not known to this model: {cure}")
-
-
-def _few(config: Any) -> str:
-    labels = list(config.id2label.values())
-    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+def _number_of(given: Any, known: Mapping[str, set[str]], numbers: Mapping[str, int]) -> int:
+    """Find a label as it is written, else by `known`: the labels of each folded label or name."""
+    if isinstance(given, str):
+        found = [given] if given in numbers else sorted(known.get(_folded(given), ()))
+        if len(found) == 1:
+            return int(numbers[found[0]])
+        if found:
+            raise ValueError(f"label {given!r} may be {' or '.join(found)}: give one of these")
+    close = difflib.get_close_matches(_folded(str(given)), known, n=3, cutoff=0.5)
+    near = list(dict.fromkeys(label for each in close for label in sorted(known[each])))
+    few = ", ".join([*numbers][:5]) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
+    cure = f"is it {' or '.join(near)}?" if near else f"give one of {few}"
+    raise ValueError(f"label {given!r} is not known to this model: {cure}")
 
 
 def _folded(label: str) -> str:

@@ -178,7 +178,7 @@ def answers(
     }
     known = model.config.id2label
     try:
-        asked = labels_asked(model.config, labels, _names(block)) if labels else ()
+        asked = labels_asked(model.config, labels or True, _names(block))
         said = asking(Image.fromarray(photo), top_k=len(known), language=language, **options)
         rows = said if isinstance(said, list) else said["labels"]
         numbers = {label: number for number, label in known.items()}

@@ -243,6 +243,42 @@ def test_a_network_with_another_forward_pass_is_refused():
         explain(model, pixels, torch.tensor([[0]] * 3), logits)
 
 
+class QuantisedLinear(torch.nn.Module):
+    """As torch's: no `nn.Linear`, and its weights are asked for by calls."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def weight(self):
+        return self.layer.weight
+
+    def bias(self):
+        return self.layer.bias
+
+    def forward(self, values):
+        return self.layer(values)
+
+
+@pytest.mark.parametrize("part", ["body", "head"])
+def test_quantised_layers_are_refused_with_the_cure(part):
+    model = network(ViTConfig(**SMALL))
+    where, name = {"body": (model.vit.layers[1].mlp, "fc2"), "head": (model, "classifier")}[part]
+    setattr(where, name, QuantisedLinear(getattr(where, name)))
+    with pytest.raises(ValueError, match="Linear cannot be explained: load the model in float32"):
+        maps_of(model, pictures())
+
+
+def test_what_changes_the_answers_is_named():
+    model = network(ViTConfig(**SMALL, hidden_dropout_prob=0.3)).train()
+    with pytest.raises(ValueError, match="in training mode, .*call model.eval"):
+        maps_of(model, pictures())
+    with torch.no_grad():
+        model.eval().classifier.bias[0] = torch.nan
+    with pytest.raises(ValueError, match="its scores are not finite numbers"):
+        maps_of(model, pictures())
+
+
 # ---- conditions ----------------------------------------------------------------------------------
 
 
@@ -329,6 +365,23 @@ def test_labels_are_found_by_their_names_too():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             labels_asked(config, asked, names)
+
+
+def test_labels_that_are_written_nearly_alike_are_told_apart():
+    labels = ["hot_dog", "Hot dog", "pho", "ramen"]
+    config = ViTConfig(id2label=dict(enumerate(labels)))
+    assert labels_asked(config, ["Hot dog", "hot_dog", "PHO"]) == (1, 0, 2)
+    with pytest.raises(ValueError, match="'HOT DOG' may be Hot dog or hot_dog: give one of these"):
+        labels_asked(config, "HOT DOG")
+    # A label goes before the name of another one; the name of a dish that is not there is no name.
+    names = [{"pho": "Noodles", "ramen": "noodles", "hot_dog": "Pho", "soba": "Soba"}]
+    assert labels_asked(config, "Pho", names) == (2,)
+    with pytest.raises(ValueError, match="may be pho or ramen"):
+        labels_asked(config, "noodles", names)
+    with pytest.raises(ValueError, match="'soba' is not known to this model: give one of hot_dog"):
+        labels_asked(config, "soba", names)
+    with pytest.raises(ValueError, match="two labels of this model are equal"):
+        labels_asked(ViTConfig(id2label={0: "pie", 1: "pie"}), True)
 
 
 def test_the_pipeline_adds_map_and_overlay(classify):
