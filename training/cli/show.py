@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from training.cli.parsing import add_verb, positive, quiet_libraries
@@ -30,6 +31,7 @@ def explain(args: argparse.Namespace) -> None:
             "`food101 explain RUN photo.jpg`"
         )
     quiet_libraries()
+    from inference.apps.output import one_line
     from training.common.files import write_text
     from training.common.paths import check_writable, local_path
 
@@ -38,7 +40,7 @@ def explain(args: argparse.Namespace) -> None:
     for option, path in written.items():
         check_writable(path, option)
         others = [photo, *(each for key, each in written.items() if key != option)]
-        if any(local_path(each).resolve() == local_path(path).resolve() for each in others):
+        if any(_same(each, path) for each in others):
             raise UserError(f"{option} {path} would replace what you gave: give another file")
     from inference.apps.explain.page import measure, render
     from inference.apps.explain.strip import save_strip
@@ -48,9 +50,21 @@ def explain(args: argparse.Namespace) -> None:
     if args.picture is not None:
         # First: a network that is no ViT has none, and then nothing is written.
         save_strip(facts, local_path(args.picture))
-        print(f"{args.picture}: patches, attention of three blocks, the answer's map")
+        print(f"{one_line(args.picture)}: patches, attention of three blocks, the answer's map")
     write_text(local_path(args.output), page)
-    print(f"{args.output}: open it in a browser ({len(page.encode()) / 1e6:.1f} MB)")
+    print(f"{one_line(args.output)}: open it in a browser ({len(page.encode()) / 1e6:.1f} MB)")
+
+
+def _same(one: str, other: str) -> bool:
+    """Say whether two paths lead to one file, whether or not it is there."""
+    from training.common.paths import local_path
+
+    both = local_path(one), local_path(other)
+    if all(map(os.path.exists, both)):
+        return os.path.samefile(
+            *both
+        )  # by any link, and whatever the capitals where they do not count
+    return os.path.realpath(both[0]) == os.path.realpath(both[1])
 
 
 def _add_explain(verbs: Any) -> None:

@@ -31,12 +31,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write bytes as `write_text` writes text."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = temporary_of(path)
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)  # of a disk that is full
+
+
+def temporary_of(path: Path) -> Path:
+    """Name the file beside `path` that is written first."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def read_json(path: Path) -> Any:

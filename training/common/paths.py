@@ -9,9 +9,11 @@ import difflib
 import os
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from training.common.errors import UserError
+from training.common.files import temporary_of
 
 
 def local_path(text: str | os.PathLike) -> Path:
@@ -157,5 +159,7 @@ def _check_place(path: str | os.PathLike, option: str, folder: bool, kind: str) 
         )
     if not above.is_dir():
         raise UserError(f"{option} {path}: {above} is no folder: give another {kind}")
+    with suppress(FileNotFoundError):  # and no name that is too long, which `lexists` does not tell
+        os.lstat(target if folder else temporary_of(target))
     with tempfile.TemporaryFile(dir=above):  # asks for more than the permission: the disk too
         pass

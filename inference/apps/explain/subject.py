@@ -79,7 +79,7 @@ def read_photo(path: str) -> np.ndarray:
     Raises:
         UserError: there is no such file, or it is no image; one line with the cure.
     """
-    place, path = local_path(path), one_line(path)
+    place, path = local_path(path), one_line(path) if path.strip() else repr(path)
     if place.is_dir():
         raise UserError(f"{path} is a folder: give one image file; `food101 predict` takes folders")
     if not place.exists():

@@ -110,15 +110,30 @@ def test_a_mistake_is_named_in_one_line(refused, at, tmp_path, words, said):
         ["--output", "./dinner.png"],
         ["--picture", "dinner.png"],
         ["--output", "page.html", "--picture", "../show/page.html"],
+        ["--output", "linked.png"],
     ],
 )
 def test_what_was_given_is_not_replaced(refused, place, monkeypatch, options):
     (place / "show").mkdir(exist_ok=True)
     monkeypatch.chdir(place / "show")
     (place / "show" / "dinner.png").write_bytes((place / "dinner.png").read_bytes())
+    (place / "show" / "linked.png").unlink(missing_ok=True)
+    (place / "show" / "linked.png").hardlink_to(place / "show" / "dinner.png")
     assert "would replace what you gave" in refused("explain", "../vit", "dinner.png", *options)
-    assert os.listdir(".") == ["dinner.png"]
+    assert sorted(os.listdir(".")) == ["dinner.png", "linked.png"]
     assert (place / "show" / "dinner.png").read_bytes() == (place / "dinner.png").read_bytes()
+
+
+def test_odd_names(food101, refused, at, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    page = tmp_path / "a\nb.html"
+    assert "loop: no such file" in refused("explain", "vit", tmp_path / "loop", "--output", page)
+    assert "'' is a folder" in refused("explain", "vit", "", "--output", page)
+    code, out, _ = food101("explain", "vit", "dinner.png", "--output", page)
+    assert code == 0 and "a\\nb.html: open it" in out and out.count("\n") == 1
+    said = refused("explain", "vit", "dinner.png", "--output", tmp_path / ("x" * 250 + ".html"))
+    assert "File name too long" in said
+    assert sorted(os.listdir(tmp_path)) == ["a\nb.html", "loop"]
 
 
 @pytest.mark.parametrize("name", ["dinov2", "swin"])

@@ -117,6 +117,9 @@ def test_what_can_be_written_is_left_alone(here):
         ("dinner.jpg", True, "is no folder: give the name of a folder"),
         ("dinner.jpg/x", False, "dinner.jpg is no folder: give another file"),
         ("dinner.jpg/x/y", True, "dinner.jpg is no folder: give another folder"),
+        # It is written under a longer name first.
+        ("x" * 250, False, "nothing can be written there (File name too long): give another file"),
+        ("x" * 256, True, "nothing can be written there (File name too long): give another folder"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_written(here, path, folder, says):
