@@ -3,7 +3,7 @@
 
     answer = classify("dinner.jpg", explain=True)
     answer["explanation"]["map"]      # (rows, columns), share of each patch in what speaks for the dish
-    answer["explanation"]["overlay"]  # a PIL image: what the network saw, dark where it made no difference
+    answer["explanation"]["overlay"]  # a PIL image: what the network saw, dark where nothing speaks for it
 
 ViT and DeiT: AttnLRP (arXiv:2402.05602) of the answer's odds against all others, written from the paper's
 rules. A relevance is a gradient times its input, with four changes in the backward pass: LayerNorm's

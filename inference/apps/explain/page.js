@@ -66,7 +66,7 @@
   // ---- the ViT's views --------------------------------------------------------------------------
 
   const drawVit = () => {
-    const { rows, columns, count, first, size } = facts.patches;
+    const { rows, columns, count, first, size: [tall, wide] } = facts.patches;
     const alike = unpack(facts.alike.alike);
     const attention = unpack(facts.attention.rows);
     const q = Object.fromEntries(Object.entries(facts.block.qkv).map(([key, each]) => [key, unpack(each)]));
@@ -100,10 +100,11 @@
         frame(context, canvas, rows, columns, patch);
       }
       for (const canvas of all('[data-draw="patch"]')) {
-        canvas.width = canvas.height = SIDE;
+        canvas.width = Math.round((SIDE * wide) / Math.max(wide, tall));
+        canvas.height = Math.round((SIDE * tall) / Math.max(wide, tall));
         const context = canvas.getContext("2d");
         context.imageSmoothingEnabled = false;
-        context.drawImage(input, (patch % columns) * size, Math.floor(patch / columns) * size, size, size, 0, 0, SIDE, SIDE);
+        context.drawImage(input, (patch % columns) * wide, Math.floor(patch / columns) * tall, wide, tall, 0, 0, canvas.width, canvas.height);
       }
       for (const canvas of all('[data-draw="alike"]')) {
         const place = nearest(facts.alike.kept, patch, 0);

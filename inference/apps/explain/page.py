@@ -133,10 +133,14 @@ def words(language: str) -> dict[str, Any]:
 
 
 def percent(share: float) -> str:
-    """Write a share as percents: 12.3 %, 0.04 %, 100 %."""
-    value = 100 * share
+    """Write a share as percents: 12.3 %, 0.04 %, 100 %; beside 0 and 1 as less and more than these."""
+    value, space = 100 * share, "\N{NO-BREAK SPACE}"
+    if 0 < value < 0.001:
+        return f"<{space}0.001{space}%"
+    if 99.95 <= value < 100:
+        return f">{space}99.9{space}%"
     digits = ".0f" if value in (0, 100) else ".2g" if value < 0.1 else ".1f"
-    return f"{value:{digits}}\N{NO-BREAK SPACE}%"
+    return f"{value:{digits}}{space}%"
 
 
 def shape(sizes: Sequence[int]) -> str:

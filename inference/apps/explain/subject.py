@@ -107,6 +107,7 @@ def shown_photo(photo: np.ndarray, steps: Preprocessing) -> dict[str, Any]:
         "crop": {"height": min(down, 1.0), "width": min(right, 1.0)},
         "lost": max(0.0, 1 - seen),
         "edge": steps.shortest_edge,
+        "resized": [round(side) for side in resized],
         "keeps_shape": steps.shortest_edge is not None,
     }
 
@@ -162,8 +163,8 @@ def answers(
 
     Returns:
         JSON values: "ranked" (the five best rows), "why" (a map for each label), "decision" (what
-        `abstain` and `not_food` say where the model has the numbers), "temperature" (None: none); and
-        the values (1, 3, height, width) that it saw.
+        `abstain` and `not_food` say where the model has the numbers), "temperature" (None: none), "function"
+        (what makes probabilities of scores); and the values (1, 3, height, width) that it saw.
 
     Raises:
         UserError: an unknown label, or a network that cannot be explained.
@@ -198,6 +199,7 @@ def answers(
             "temperature": temperature,
             "decision": None if isinstance(said, list) else _decision(said),
             "method": method,
+            "function": "sigmoid" if _independent(model.config) else "softmax",
             "why": [
                 {
                     **by_label[known[number]],
@@ -211,6 +213,11 @@ def answers(
         },
         values,
     )
+
+
+def _independent(config: Any) -> bool:
+    """Say whether the labels do not exclude each other."""
+    return config.num_labels == 1 or config.problem_type == "multi_label_classification"
 
 
 def _has_threshold(block: Any) -> bool:

@@ -12,14 +12,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from inference.apps.explain.encoding import as_bytes, png_url, shares, signed, tiles
-from inference.food_explain import Block, VitParts, layer_norm, linear, split_heads
+from inference.food_explain import Block, VitParts, grid_of, layer_norm, linear, split_heads
 
 FILTERS = 28  # main directions that are shown, as in the figure of arXiv:2010.11929
 # Bytes that one view of the page may take: attention between all tokens of a block grows with the
 # square of their number. Beyond it only every second (third, ...) row and column of patches answers.
 VIEW_BYTES = 600_000
-# A patch whose vector is so many times as long as the middle one's is no part of the picture any more,
-# but a place where the network keeps something (arXiv:2309.16588).
+# A patch whose vector is so many times as long as their median may be no part of the picture any more, but
+# a place where the network keeps something (arXiv:2309.16588); the number is ours.
 LONG = 3.0
 
 
@@ -77,8 +77,7 @@ def anatomy(
     """
     names = {module: name for name, module in model.named_modules()}
     projection = parts.embeddings.patch_embeddings.projection
-    size = projection.kernel_size[0]
-    rows, columns = (side // size for side in pixel_values.shape[2:])
+    rows, columns = grid_of(parts, pixel_values)
     tokens = parts.embeddings(pixel_values)[0].float()
     first = len(tokens) - rows * columns  # the tokens before the patches
     found = {
@@ -86,8 +85,8 @@ def anatomy(
             "rows": rows,
             "columns": columns,
             "count": rows * columns,
-            "size": size,
-            "numbers": size * size * projection.in_channels,
+            "size": list(projection.kernel_size),
+            "numbers": projection.weight[0].numel(),
             "tokens": len(tokens),
             "first": first,
         },
@@ -105,7 +104,7 @@ def anatomy(
         )
         if number == block:
             found["block"] = _block(
-                parts.blocks[block], names, step, kept, block, model.config.hidden_act.upper()
+                parts.blocks[block], names, step, kept, block, model.config.hidden_act
             )
     found["attention"] = _attention(torch.stack(attention), first)
     found["stream"] = {
@@ -217,7 +216,7 @@ def _spread(weights: torch.Tensor) -> torch.Tensor:
 
 
 def _lengths(tokens: torch.Tensor, first: int) -> dict[str, float]:
-    """Measure how long the vectors are: the class token's, the middle patch's, the longest over it."""
+    """Measure how long the vectors are: the class token's, the patches' median, the longest over it."""
     lengths = tokens.norm(dim=-1)
     middle = float(lengths[first:].median())
     return {
@@ -233,7 +232,7 @@ def _block(
     step: Step,
     kept: list[int],
     number: int,
-    activation: str,  # its name
+    activation: str,  # its name in the config
 ) -> dict[str, Any]:
     """Keep one block from inside: Q, K, V and the softmax row of each token that can be asked for."""
     modules = [
@@ -274,7 +273,11 @@ def _block(
         "attended": float(step.attended.norm(dim=-1).mean()),
         "added": float(step.added.norm(dim=-1).mean()),
         "after": float(step.after.norm(dim=-1).mean()),
-        "activation": {"name": activation, **_activation(block, step.inner)},
+        "activation": {
+            "name": activation.upper(),
+            "is_relu": activation == "relu",
+            **_activation(block, step.inner),
+        },
     }
 
 

@@ -155,6 +155,7 @@ def test_code_stands_between_backticks():
 
 def test_shares_and_shapes_are_written_shortly():
     written = {0: "0 %", 1: "100 %", 0.5: "50.0 %", 0.1234: "12.3 %", 0.00041: "0.041 %"}
+    written |= {1e-9: "< 0.001 %", 0.99949: "99.9 %", 0.9999: "> 99.9 %"}
     spaces = {share: text.replace(" ", "\N{NO-BREAK SPACE}") for share, text in written.items()}
     assert {share: percent(share) for share in written} == spaces
     assert shape([384, 3, 14, 14]) == "384 × 3 × 14 × 14"

@@ -74,7 +74,7 @@ def test_the_walk_is_the_networks_own_forward_pass(model, own):
 
 def test_patches_and_tokens_are_counted(model, found):
     assert found["patches"] == {
-        "rows": 4, "columns": 4, "count": 16, "size": 8, "numbers": 8 * 8 * 3,
+        "rows": 4, "columns": 4, "count": 16, "size": [8, 8], "numbers": 8 * 8 * 3,
         "tokens": 16 + first(model), "first": first(model),
     }  # fmt: skip
 
