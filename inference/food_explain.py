@@ -97,21 +97,13 @@ def _block(layer: nn.Module, num_heads: int) -> Block:
     if hasattr(layer, "mlp"):  # transformers 5
         attention, mlp = layer.attention, layer.mlp
         projections = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
-        first, activation, second = mlp.fc1, mlp.activation_fn, mlp.fc2
+        layers = mlp.fc1, mlp.activation_fn, mlp.fc2
     else:
         inner = layer.attention.attention
         projections = inner.query, inner.key, inner.value, layer.attention.output.dense
-        first, second = layer.intermediate.dense, layer.output.dense
-        activation = layer.intermediate.intermediate_act_fn
-    return Block(
-        layer.layernorm_before,
-        *projections,
-        layer.layernorm_after,
-        first,
-        activation,
-        second,
-        num_heads,
-    )
+        first, activation = layer.intermediate.dense, layer.intermediate.intermediate_act_fn
+        layers = first, activation, layer.output.dense
+    return Block(layer.layernorm_before, *projections, layer.layernorm_after, *layers, num_heads)
 
 
 def linear(module: nn.Linear, values: torch.Tensor) -> torch.Tensor:
@@ -135,9 +127,12 @@ def layer_norm(module: nn.LayerNorm, values: torch.Tensor, fixed: bool = False) 
 def _float32(parameter: torch.Tensor) -> torch.Tensor:
     if not parameter.is_floating_point():
         raise ValueError(f"weights of {parameter.dtype} cannot be explained: load them as float32")
-    parameter = parameter.detach()
-    # One that was made in inference mode cannot take part in a backward pass.
-    return (parameter.clone() if parameter.is_inference() else parameter).float()
+    return _for_backward(parameter.detach()).float()
+
+
+def _for_backward(weight: torch.Tensor | None) -> torch.Tensor | None:
+    """Clone a weight that was made in inference mode: it cannot take part in a backward pass."""
+    return weight.clone() if weight is not None and weight.is_inference() else weight
 
 
 def split_heads(values: torch.Tensor, num_heads: int) -> torch.Tensor:
@@ -237,11 +232,11 @@ def grad_cam(
     Raises:
         ValueError: no layer is followed by nothing but pooling and a head; the line says so.
     """
-    own = _private_copy(model, {})
     seen: list[torch.Tensor] = []  # the last output of more than one position
-    for module in own.modules():
-        module.register_forward_hook(lambda _module, _inputs, output: _note(output, seen))
     with _gradients(pixel_values.device):
+        own = _private_copy(getattr(model, "_orig_mod", model), {})
+        for module in own.modules():
+            module.register_forward_hook(lambda _module, _inputs, output: _note(output, seen))
         logits = own(pixel_values=pixel_values.clone().requires_grad_()).logits
         if not seen or seen[-1].dim() != 4:
             raise ValueError(
@@ -269,13 +264,14 @@ def _private_copy(module: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Mod
     """Copy modules but not their weights, so that a hook or a setting of the copy is nobody else's."""
     if module not in made:
         made[module] = twin = copy.copy(module)
-        twin._modules = {}
-        for hooks in (
-            "_forward_hooks",
-            "_forward_hooks_with_kwargs",
-            "_forward_hooks_always_called",
-        ):
+        vars(twin).pop("forward", None)  # a compiled one calls `module` itself
+        for hooks in [name for name in vars(twin) if name.startswith("_forward_hooks")]:
             setattr(twin, hooks, copy.copy(getattr(module, hooks)))
+        weights, buffers = module._parameters.items(), module._buffers.items()
+        twin._parameters = {name: _for_backward(each) for name, each in weights}
+        # In training batch normalisation writes into these.
+        twin._buffers = {name: None if each is None else each.clone() for name, each in buffers}
+        twin._modules = {}
         for name, child in module._modules.items():
             twin._modules[name] = None if child is None else _private_copy(child, made)
     return made[module]
