@@ -263,7 +263,8 @@ class FoodClassificationPipeline(ImageClassificationPipeline):
         explained = explain is not None and explain is not False
         plain = options is None and farthest is None and not explained
         if error := model_outputs.get("error"):
-            return [{"error": error}] if plain else unreadable(error)
+            row = [{"error": error}] if plain else unreadable(error)
+            return {**row, "explanation": None} if explained else row
         known = self.model.config.id2label
         wanted = top_k if options is None and not explained else len(known)
         ranked = super().postprocess(model_outputs, function_to_apply, wanted)

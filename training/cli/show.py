@@ -42,6 +42,8 @@ def explain(args: argparse.Namespace) -> None:
         others = [photo, *(each for key, each in written.items() if key != option)]
         if any(_same(each, path) for each in others):
             raise UserError(f"{option} {path} would replace what you gave: give another file")
+    if args.picture is not None and not args.picture.lower().endswith(".png"):
+        raise UserError(f"--picture {args.picture}: it is written as PNG: give a name in .png")
     from inference.apps.explain.page import measure, render
     from inference.apps.explain.strip import save_strip
 

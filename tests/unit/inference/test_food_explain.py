@@ -382,6 +382,7 @@ def test_explaining_goes_with_the_other_options(classify, model):
     assert both["answered"] is True and both["explanation"]["label"] == both["labels"][0]["label"]
     failed = classify(["no such file", photo()], explain=True, on_error="return")
     assert failed[0]["labels"] == [] and "no such file" in failed[0]["error"]
+    assert failed[0]["explanation"] is None
     assert "explanation" in failed[1]
     with pytest.raises(ValueError, match="is not known to this model"):
         classify(photo(), explain="no_dish")
