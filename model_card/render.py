@@ -65,6 +65,7 @@ def render_card(
     context["tells_not_food"] = NotFood.key in facts.sections
     context["code_sha256"] = code_sha256 or {}
     context["tried_with"] = ", ".join(tried_with)
+    context["explained_by"] = answers.explained_by(facts.architecture, code_sha256 or {})
     context |= answers.words(thresholds, sets, code_sha256 or {})
     context |= languages.sentences(facts.label_names, names or {}, names_from or {})
     context["front_matter"] = front_matter(

@@ -1,8 +1,11 @@
-"""What the card's examples say of `abstain` and `coverage`: only what this model can answer."""
+"""What the card says of `abstain`, `coverage` and `explain`: only what this model can answer."""
 
 from collections.abc import Collection, Mapping
 
 CODE = "food_answers.py"  # the uploaded file that answers
+EXPLAINING = "food_explain.py"  # the one that explains an answer
+# How the classes of transformers whose forward pass that file knows begin.
+TRANSFORMERS = ("ViTForImage", "ViTMSNForImage", "DeiTForImage")
 
 
 def words(
@@ -31,3 +34,17 @@ def words(
         "abstain_values": ", ".join(f"`{key}`" for key in kept),
         "coverage_values": f"`{covered[0]}` to `{covered[-1]}`" if covered else "",
     }
+
+
+def explained_by(architecture: str, code: Collection[str]) -> str:
+    """Name the method by which the released code explains an answer; "" where it cannot.
+
+    Args:
+        architecture: the model's class in transformers.
+        code: names of the released files of code.
+    """
+    if EXPLAINING not in code:
+        return ""
+    if architecture.startswith(TRANSFORMERS):
+        return "AttnLRP, arXiv:2402.05602"
+    return "Grad-CAM, arXiv:1610.02391; refused where the last layer is no grid"
