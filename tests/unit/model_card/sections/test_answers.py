@@ -4,7 +4,7 @@
 import pytest
 
 from model_card.render import render_card
-from model_card.sections.answers import words
+from model_card.sections.answers import explained_by, words
 from tests.unit.card_files import DIGEST, facts_of, files
 
 CODE = ("food_classification.py", "food_answers.py", "food_images.py")
@@ -52,4 +52,11 @@ def test_a_card_says_what_can_be_explained_where_the_code_can():
     assert (
         "- `explain=True`, or a label" in text and "`food_explain.py`, which shows why.\n" in text
     )
-    assert "explain" not in card()
+    assert "AttnLRP, arXiv:2402.05602" in text and "explain" not in card()
+
+
+def test_the_method_is_that_of_the_network():
+    assert explained_by("DeiTForImageClassificationWithTeacher", CODE) == ""
+    code = (*CODE, "food_explain.py")
+    assert "AttnLRP" in explained_by("DeiTForImageClassificationWithTeacher", code)
+    assert "Grad-CAM" in explained_by("ResNetForImageClassification", code)
