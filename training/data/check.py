@@ -24,7 +24,7 @@ ROWS = 10  # labels of a table that are printed, from the smallest
 # From so many training photographs a label on, and what to train then: docs/recipes.md says why.
 RECIPES = (
     (500, "vit_base_food101"),
-    (100, "small_data"),
+    (8, "small_data"),
     (0, "linear_probe"),
 )
 

@@ -157,6 +157,19 @@ def test_the_figures_in_the_readme_are_the_recorded_ones(finetune):
         assert (
             len(its) == 3 and f"{mean:.1f} % ({low:.1f} to" in readme and f"{high:.1f} %)" in readme
         )
+    recipe = (BENCHMARKS.parent / "training/recipes/small_data.yaml").read_text(encoding="utf-8")
+    ours, example = (
+        {
+            each["photographs"]: f"{100 * each['test']['top1']:.1f}"
+            for each in finetune.recorded(finetune.RESULTS)
+            if each["method"] == method and each["seed"] == 0 and each["test"]
+        }
+        for method in ("probe_then_full", "example")
+    )
+    assert f"get {ours[10]}, {ours[30]} and {ours[100]} %" in readme
+    assert f"gets {example[30]} % with 30 and\n{example[100]} % with 100" in readme
+    assert f"{ours[10]}, {ours[30]}, {ours[100]}; its probe alone" in recipe
+    assert f"rate {example[30]} with 30 and {example[100]} with 100" in recipe
 
 
 @pytest.mark.slow

@@ -79,7 +79,13 @@ def test_many_labels_are_shortened(tmp_path):
 
 @pytest.mark.parametrize(
     ("photographs", "recipe"),
-    [(1, "linear_probe"), (99, "linear_probe"), (100, "small_data"), (750, "vit_base_food101")],
+    [
+        (1, "linear_probe"),
+        (7, "linear_probe"),
+        (8, "small_data"),
+        (499, "small_data"),
+        (750, "vit_base_food101"),
+    ],
 )
 def test_a_recipe_for_a_number_of_photographs(photographs, recipe):
     assert recipe_for(photographs) == recipe
