@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"input", "data", "model", "common", "inference"},
     "engine": {"evaluation", "input", "data", "model", "common"},
     "hub": {"evaluation", "input", "data", "model", "common", "model_card"},
-    "inference.apps": {"model", "common", "inference"},
+    "inference.apps": {"evaluation.formats", "model", "common", "inference"},
     "probe": {"engine", "evaluation", "input", "data", "model", "common"},
     "config": {
         "probe.arguments",

@@ -20,6 +20,7 @@ from inference.apps.explain import cnn, vit
 from inference.apps.explain.subject import Subject, answers, read_photo, seen_input, shown_photo
 from inference.food_explain import vit_parts
 from training.common.errors import UserError
+from training.model.config_block import read_block
 
 LANGUAGES = ("en", "ko")  # in which words_*.yaml lies here
 CHART = (640, 220)  # width and height of a drawing
@@ -103,8 +104,8 @@ def _cnn(subject: Subject, photo: np.ndarray, labels: list[str], language: str) 
 
 def _names_in(subject: Subject, language: str) -> str | None:
     """Return the language if the model has names in it; else None, by which labels are made readable."""
-    block = getattr(subject.network.model.config, "food_classification", None) or {}
-    return language if language in (block.get("names") or {}) else None
+    names = read_block(subject.network.model.config).get("names") or {}
+    return language if language in names else None
 
 
 def _model(subject: Subject) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from PIL import Image
 
 from inference.apps.explain.encoding import jpeg_url, png_url, shares
 from inference.apps.output import one_line
-from inference.food_answers import own_block
 from inference.food_classification import FoodClassificationPipeline
 from inference.food_explain import explain, labels_asked, vit_parts
 from inference.food_images import InvalidImageError, Preprocessing, decode_image
 from training.common.errors import UserError
 from training.common.paths import did_you_mean, local_path
+from training.evaluation.formats import read_evaluation
+from training.model.config_block import read_block
 from training.model.network import Network, load_network, model_folder
 
 # Below it a map says little: it shows what would speak for a dish that the network does not see.
@@ -57,7 +57,7 @@ class Subject:
         if path is None or not path.is_file():
             return None
         try:
-            report = json.loads(path.read_text(encoding="utf-8"))
+            report = read_evaluation(self.folder)  # older reports too
             top1 = report["metrics"]["top1"]
             return {
                 "value": top1["value"],
@@ -66,7 +66,7 @@ class Subject:
                 "dataset": report["dataset"],
                 "split": report["split"],
             }
-        except (ValueError, KeyError, TypeError) as error:
+        except (UserError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} is no report of a test split ({type(error).__name__}: {error}): evaluate the "
                 "model again, or move the file away"
@@ -171,7 +171,7 @@ def answers(
     """
     model, steps = subject.network.model, subject.network.preprocessing
     values = steps.normalize(steps.crop(photo)[None], model.dtype)
-    block = own_block(model.config)
+    block = read_block(model.config)
     asking = FoodClassificationPipeline(model=model, image_processor=subject.network.processor)
     options = {
         "abstain": True if _has_threshold(block) else None,

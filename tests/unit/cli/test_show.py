@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verb explain: what it writes, and what it refuses in one line."""
 
+import json
 import os
+import shutil
 
 import pytest
 
@@ -135,6 +137,25 @@ def test_odd_names(food101, refused, at, tmp_path):
     said = refused("explain", "vit", "dinner.png", "--output", tmp_path / ("x" * 250 + ".html"))
     assert "File name too long" in said
     assert sorted(os.listdir(tmp_path)) == ["a\nb.html", "loop"]
+
+
+def test_the_languages_are_those_of_the_page():
+    from inference.apps.explain.page import LANGUAGES
+    from training.cli.main import make_parser
+
+    for language in LANGUAGES:
+        words = ["explain", "vit", "dinner.png", "--language", language]
+        assert make_parser().parse_args(words).language == language
+
+
+def test_a_block_of_another_format_is_named_in_one_line(refused, at, tmp_path):
+    shutil.copytree("vit", tmp_path / "newer")
+    config = json.loads((tmp_path / "newer" / "config.json").read_text())
+    config["food_classification"] = {"format": 7}
+    (tmp_path / "newer" / "config.json").write_text(json.dumps(config))
+    said = refused("explain", tmp_path / "newer", "dinner.png", "--output", tmp_path / "page.html")
+    assert "has format 7, and this code reads 1" in said
+    assert not (tmp_path / "page.html").exists()
 
 
 @pytest.mark.parametrize("name", ["dinov2", "swin"])

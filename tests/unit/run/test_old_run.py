@@ -71,6 +71,13 @@ def test_scoring_again_gives_the_recorded_metrics(name, tmp_path):
 
 
 @BOTH
+def test_it_is_explained(name, tmp_path):
+    photo, page = f"{RUN}/example.jpg", tmp_path / "page.html"
+    assert main(["explain", name, photo, "--output", str(page)]) == 0
+    assert "n = 18) it gets 83.3\N{NO-BREAK SPACE}%" in page.read_text(encoding="utf-8")
+
+
+@BOTH
 def test_the_card_is_rendered(name, capsys):
     assert main(["card", name]) == 0
     card = capsys.readouterr().out

@@ -29,6 +29,7 @@ from training.common.errors import UserError
 from training.model.config_block import merge_block
 
 REPORT = {
+    "format": 2,
     "metrics": {"top1": {"value": 0.8, "interval": [0.7, 0.9]}},
     "n": 50,
     "dataset": "dishes",
