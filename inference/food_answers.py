@@ -168,7 +168,7 @@ def _threshold(block: Mapping[str, Any], abstain: Any) -> float:
     thresholds = block.get("thresholds")
     said = f"abstain={short(abstain)}"
     if not thresholds:
-        raise ValueError(_nothingstored_key(said, "thresholds"))
+        raise ValueError(_nothing_stored(said, "thresholds"))
     key = stored_key(TARGET if abstain is True else abstain, thresholds)
     if key is None:
         raise ValueError(f"{said}: give True (for {TARGET}) or one of {', '.join(thresholds)}")
@@ -191,7 +191,7 @@ def _least_in_set(block: Mapping[str, Any], coverage: Any) -> float:
     sets = block.get("sets")
     said = f"coverage={short(coverage)}"
     if not sets:
-        raise ValueError(_nothingstored_key(said, "sets"))
+        raise ValueError(_nothing_stored(said, "sets"))
     key = stored_key(coverage, sets)
     if key is None:
         stored = sorted(sets, key=float)
@@ -218,7 +218,7 @@ def _num_held_out(block: Mapping[str, Any]) -> int:
     return block.get("held_out", {}).get("n", 0)
 
 
-def _nothingstored_key(said: str, what: str) -> str:
+def _nothing_stored(said: str, what: str) -> str:
     return (
         f"{said}: config.json of this model has no {what}: train it again with vit-food101, which "
         "finds them on held-out images, or leave the option out"
