@@ -13,9 +13,11 @@ neighbour on both sides, and no rate far beyond is trained to its end for nothin
 
 (a) is the recipe of transformers' run_image_classification.py, (b) the linear probe, (c) all weights
 by `training/recipes/small_data.yaml` without the probe that it begins with, (d) the same with it, (e) the
-same with it and LoRA instead of all weights, at 30 photographs a class only. All that train the backbone
-see the same number of images. Runs are the product's own; a finished one is
-recorded at once, an interrupted one goes on from its last checkpoint when the command is given again.
+same with it and LoRA instead of all weights, at 30 photographs a class only; there too, for seed 0, (d)
+without one of its PARTS at a time, at the rate that (d) chose. Their test images are opened when all of
+them have run. All that train the backbone see the same number of images. Runs are the product's own; a
+finished one is recorded at once, an interrupted one goes on from its last checkpoint when the command is
+given again.
 """
 
 from __future__ import annotations
@@ -59,6 +61,15 @@ BATCH, STEPS, SCORINGS = 16, 470, 10
 RATES = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 FEW, SOME, MANY = 10, 30, 100
 
+# The keys that take a part out of (d).
+PARTS = {
+    "without TrivialAugment": {"auto_augment": "off"},
+    "without stochastic depth": {"drop_path": 0.0},
+    "without layer-wise rates": {"layer_decay": 1.0},
+    "without label smoothing": {"label_smoothing_factor": 0.0},
+    "without milder crops": {"crop_scale": EXAMPLE["crop_scale"]},
+}
+
 SHARED = {
     "image_size": 112,
     "total_train_batch_size": BATCH,
@@ -97,6 +108,13 @@ def methods() -> dict[str, tuple[dict[str, Any], float | None]]:
     }
 
 
+def keys_of(method: str) -> dict[str, Any]:
+    """Look up the keys of a method, or of (d) without one of its PARTS."""
+    if method in PARTS:
+        return {**methods()["probe_then_full"][0], **PARTS[method]}
+    return methods()[method][0]
+
+
 @dataclass(frozen=True)
 class Job:
     """One training run: what is recorded of it is found again by these."""
@@ -109,16 +127,16 @@ class Job:
     @cached_property
     def values(self) -> dict[str, Any]:
         """The whole recipe, but for the model's folder."""
-        keys, _ = methods()[self.method]
         shared = (
             SHARED if self.rate else {"image_size": SHARED["image_size"], "report_to": ["none"]}
         )
-        return {**shared, **keys, **({"learning_rate": self.rate} if self.rate else {})}
+        rate = {"learning_rate": self.rate} if self.rate else {}
+        return {**shared, **keys_of(self.method), **rate}
 
     @property
     def name(self) -> str:
         digest = hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{self.method}-{self.photographs}-{self.seed}-{digest}"
+        return f"{self.method.replace(' ', '_')}-{self.photographs}-{self.seed}-{digest}"
 
     def matches(self, row: dict[str, Any]) -> bool:
         return all(
@@ -271,6 +289,18 @@ class Runner:
         )
         return best["learning_rate"]
 
+    def part_jobs(self, parts: list[str]) -> list[Job]:
+        """List the runs of (d) without each of some parts.
+
+        Raises:
+            UsageError: (d) has not chosen its rate.
+        """
+        choices = read_json(self.results).get("choices", {}) if self.results.is_file() else {}
+        if "probe_then_full" not in choices:
+            raise UsageError(f"{parts[0]!r} takes the rate of probe_then_full: run that one first")
+        rate = choices["probe_then_full"]["learning_rate"]
+        return [Job(part, SOME, 0, rate) for part in parts]
+
     def score_test(self, job: Job) -> None:
         """Score the data set's test images, once; nothing where that was done."""
         row = job.find(recorded(self.results))
@@ -355,12 +385,17 @@ def run(args: argparse.Namespace) -> str:
             runner.run_all(probe_jobs(), 1)
             for job in probe_jobs():
                 runner.score_test(job)
-        trained = [method for method in args.methods if method != "probe"]
+        trained = [method for method in args.methods if method != "probe" and method not in PARTS]
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(runner.search, trained))
             for method in trained if not args.search_only else ():
                 jobs = further_jobs(method, runner.choose_rate(method))
                 list(pool.map(runner.run_and_score, jobs))
+        if parts := [method for method in args.methods if method in PARTS]:
+            jobs = runner.part_jobs(parts)
+            runner.run_all(jobs, args.jobs)
+            for job in jobs if not args.search_only else ():
+                runner.score_test(job)
     return page_part(args.json)
 
 
@@ -370,7 +405,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     p.add_argument("--model", metavar="DIR", type=Path, help="a pretrained ViT")
     p.add_argument("--dataset", metavar="DIR", type=Path, help="folder with train/, validation/")
-    p.add_argument("--methods", nargs="+", choices=methods(), default=list(methods()))
+    names = [*methods(), *PARTS]
+    p.add_argument("--methods", nargs="+", choices=names, default=names)
     p.add_argument("--search_only", action="store_true", help="no test image is opened")
     p.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     p.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each run")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of `finetune.py`: means, ranges, and paired differences to the probe of the same seed."""
+"""The tables of `finetune.py`: means, ranges, and paired differences to the probe of the same seed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ LABELS = {
     "probe_then_full": "(d) probe, then all weights",
     "lora": "(e) probe, then LoRA",
 }
+PART = "without "  # begins the name of a run of (d) that lacks a part
 HEAD = (
     "| photographs a class | what | rate | seeds | test top-1, mean | range | points more than (b), "
     "by seed (95 % interval) | images seen | minutes |"
@@ -33,8 +34,39 @@ def page_part(results: Path) -> str:
     if not results.is_file():
         return "Nothing is recorded yet."
     content = read_json(results)
-    rows = [row for row in content["runs"] if row["test"]]
-    return "\n\n".join([table(rows), choices_table(content.get("choices", {}))])
+    parts = [row for row in content["runs"] if row["method"].startswith(PART)]
+    rows = [row for row in content["runs"] if row["test"] and row not in parts]
+    tables = [table(rows), choices_table(content.get("choices", {}))]
+    if parts:
+        whole = next(row for row in content["runs"] if is_whole(row, parts[0]))
+        tables.append(parts_table(whole, parts))
+    return "\n\n".join(tables)
+
+
+def is_whole(row: dict[str, Any], part: dict[str, Any]) -> bool:
+    """Whether a run is the one that a part was taken from."""
+    same = all(row[key] == part[key] for key in ("photographs", "seed", "learning_rate"))
+    return same and row["method"] == "probe_then_full"
+
+
+def parts_table(whole: dict[str, Any], parts: list[dict[str, Any]]) -> str:
+    """One line for (d), and one for each part that was left out of it."""
+    own, others = whole["selection"]["n"], whole["development_n"]
+    lines = [
+        f"| what, {whole['photographs']} a class, rate {whole['learning_rate']:g}, seed "
+        f"{whole['seed']} | selection, n = {own} | development, n = {others} | test | points more "
+        "than (d) (95 % interval) |",
+        "|" + " --- |" * 5,
+    ]
+    for row in (whole, *parts):
+        label = LABELS.get(row["method"], f"(d) {row['method']}")
+        test = f"{row['test']['top1']:.1%}" if row["test"] else ""
+        paired = difference(row, whole) if row["test"] and row is not whole else ""
+        lines.append(
+            f"| {label} | {row['selection']['top1']:.1%} | {row['development_top1']:.1%} | {test} "
+            f"| {paired} |"
+        )
+    return "\n".join(lines)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -58,8 +58,7 @@ def test_what_trains_the_backbone_sees_the_same_number_of_images(finetune):
 def test_each_method_is_a_recipe_that_the_product_takes(finetune, dishes, tmp_path, method):
     _, rate = finetune.methods()[method]
     job = finetune.Job(method, finetune.SOME, 0, rate)
-    path = tmp_path / "one.yaml"
-    path.write_text(yaml.safe_dump({"model": "user/vit", "dataset": str(dishes), **job.values}))
+    path = write_recipe(tmp_path / "one.yaml", {"dataset": str(dishes), **job.values})
     recipe = parse_recipe([str(path)])
     tunes = {"probe": "linear_probe", "lora": "probe_then_lora", "example": "full"}
     assert recipe.method.tune == tunes.get(method, method)
@@ -75,11 +74,33 @@ def test_lora_is_run_at_thirty_a_class_alone(finetune):
     assert {**without, "tune": "probe_then_lora"} == with_lora
 
 
+def test_each_part_is_in_the_recipe_and_is_left_out_at_the_rate_that_was_chosen(finetune, tmp_path):
+    whole = finetune.keys_of("probe_then_full")
+    for part, without in finetune.PARTS.items():
+        assert all(key in whole and whole[key] != value for key, value in without.items())
+        assert finetune.keys_of(part) == whole | without
+        values = finetune.Job(part, finetune.SOME, 0, 2e-5).values
+        parse_recipe([str(write_recipe(tmp_path / "one.yaml", {"dataset": "d", **values}))])
+    runner = finetune.Runner(Path("m"), Path("d"), tmp_path, tmp_path / "rows.json", 1)
+    with pytest.raises(finetune.UsageError, match="'without TrivialAugment' takes the rate of"):
+        runner.part_jobs(list(finetune.PARTS))
+    finetune.record(row(finetune, "probe_then_full", rate=5e-5), runner.results)
+    runner.choose_rate("probe_then_full")
+    jobs = runner.part_jobs(list(finetune.PARTS))
+    assert {(job.photographs, job.seed, job.rate) for job in jobs} == {(30, 0, 5e-5)}
+
+
+def write_recipe(path: Path, values: dict) -> Path:
+    path.write_text(yaml.safe_dump({"model": "user/vit", **values}))
+    return path
+
+
 def row(finetune, method="example", seed=0, rate=1e-4, photographs=30, **more) -> dict:
     job = finetune.Job(method, photographs, seed, rate)
     found = {
         "method": method, "photographs": photographs, "seed": seed, "learning_rate": rate,
-        "values": job.values, "selection": {"top1": 0.5, "best_step": 94}, "seconds": 600.0,
+        "values": job.values, "selection": {"top1": 0.5, "best_step": 94, "n": 60}, "seconds": 600.0,
+        "development_top1": 0.45, "development_n": 200,
         "scorings": [{"step": 94, "top1": 0.5, "loss": 1.5}], "images_seen": 7520, "test": None,
     }  # fmt: skip
     return found | more
@@ -134,6 +155,26 @@ def test_the_table_pairs_each_run_with_the_probe_of_its_seed(finetune, tmp_path)
     rows[0]["test"] = test("1", "other")
     with pytest.raises(finetune.UsageError, match="scored on different images"):
         table.table([each for each in rows if each["test"]])
+
+
+def test_a_part_that_is_left_out_is_paired_with_the_whole_recipe(finetune, tmp_path):
+    def test(right: int) -> dict:
+        return {"top1": right / 100, "right": "1" * right + "0" * (100 - right), "fingerprint": "x"}
+
+    rows = [
+        row(finetune, "probe_then_full", rate=5e-5, test=test(70)),
+        row(finetune, "probe_then_full", rate=2e-5, test=test(60)),
+        row(finetune, "without label smoothing", rate=2e-5, test=test(50), development_top1=0.4),
+        row(finetune, "without stochastic depth", rate=2e-5),
+    ]
+    results = tmp_path / "rows.json"
+    results.write_text(json.dumps({"runs": rows}))
+    text = importlib.import_module("finetune_table").page_part(results)
+    *_, whole, smoothing, depth = text.splitlines()
+    assert whole == "| (d) probe, then all weights | 50.0% | 45.0% | 60.0% |  |"
+    assert smoothing.startswith("| (d) without label smoothing | 50.0% | 40.0% | 50.0% | -10.0 (-")
+    assert depth == "| (d) without stochastic depth | 50.0% | 45.0% |  |  |"
+    assert text.count("without") == 2 and "rate 2e-05, seed 0" in text
 
 
 def test_recorded_runs_name_no_machine(finetune):
