@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import random
 import sys
 import time
 from collections.abc import Iterable
@@ -40,6 +39,7 @@ import torch
 import yaml
 from ablation import EXAMPLE
 from filelock import FileLock
+from finetune_photographs import make_subset
 from finetune_table import MARKS, page_part
 from machine import environment
 from pages import UsageError
@@ -55,8 +55,6 @@ from training.evaluation.report import evaluate_model
 from training.model.network import label_names_from
 
 RESULTS = ROOT / "benchmarks" / "results" / "finetune.json"
-DEVELOPMENT = 20  # photographs a class that are in no subset
-EVERY = 5  # of so many photographs one selects
 BATCH, STEPS, SCORINGS = 16, 470, 10
 RATES = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 FEW, SOME, MANY = 10, 30, 100
@@ -145,42 +143,6 @@ class Job:
 
     def find(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         return next((row for row in rows if self.matches(row)), None)
-
-
-# ---- the photographs -----------------------------------------------------------------------------
-
-
-def make_subset(dataset: Path, photographs: int, seed: int, folder: Path) -> Path:
-    """Link the chosen photographs as train/, val/ and test/ (those for development) below `folder`.
-
-    Smaller subsets lie in the larger ones of the same seed, and so do their selection slices.
-
-    Raises:
-        UsageError: a class has too few photographs.
-    """
-    target = folder / f"{photographs}-{seed}"
-    if (target / "whole").is_file():
-        return target / "images"
-    for label in sorted(path for path in (dataset / "train").iterdir() if path.is_dir()):
-        files = sorted(path.resolve() for path in label.iterdir())
-        if len(files) < photographs + DEVELOPMENT:
-            raise UsageError(
-                f"{label} has {len(files)} photographs: {photographs + DEVELOPMENT} are needed"
-            )
-        random.Random(f"{seed} {label.name}").shuffle(files)
-        chosen = {
-            "train": [f for i, f in enumerate(files[:photographs]) if i % EVERY != EVERY - 1],
-            "val": [f for i, f in enumerate(files[:photographs]) if i % EVERY == EVERY - 1],
-            "test": files[-DEVELOPMENT:],
-        }
-        for split, paths in chosen.items():
-            (target / "images" / split / label.name).mkdir(parents=True, exist_ok=True)
-            for path in paths:
-                link = target / "images" / split / label.name / path.name
-                if not link.is_symlink():
-                    link.symlink_to(path)
-    (target / "whole").touch()
-    return target / "images"
 
 
 # ---- running -------------------------------------------------------------------------------------

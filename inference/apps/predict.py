@@ -16,7 +16,7 @@ import torch
 from inference.apps.images import Asked
 from inference.food_classification import FoodClassificationPipeline
 from inference.food_distance import distance_of
-from inference.food_images import InvalidImageError, decode_image
+from inference.food_images import MAX_IMAGE_PIXELS, InvalidImageError, decode_image
 from training.common.errors import UserError
 from training.common.machine import usable_cores
 from training.common.progress import Progress
@@ -59,7 +59,7 @@ def predict_images(
         batch_size: images at once.
         count: counts all the images, if it comes to telling the time that is left; None: unknown.
         language: of the names; None: English where the model has them, else its labels.
-        options: abstain, coverage and not_food, as the food pipeline takes them.
+        options: abstain, coverage, not_food and max_image_pixels, as the food pipeline takes them.
 
     Raises:
         UserError: no such model; it is there but cannot be loaded, has no names in this language or
@@ -99,6 +99,7 @@ class _Labelling:
     """The pipeline, and what its steps are to be called with."""
 
     classify: FoodClassificationPipeline
+    max_image_pixels: int
     forward: dict[str, Any]
     postprocess: dict[str, Any]
 
@@ -112,12 +113,13 @@ class _Labelling:
         parts = {"model": network.model, "image_processor": network.processor}
         classify = FoodClassificationPipeline(**parts)
         try:
-            _, forward, postprocess = classify._sanitize_parameters(**wanted)
+            preprocess, forward, postprocess = classify._sanitize_parameters(**wanted)
             if forward.get("not_food"):  # its file is read now: a person can mend what is wrong
                 distance_of(network.model.config, forward["not_food"])
         except ValueError as error:
             raise UserError(str(error)) from error
-        return cls(classify, forward, postprocess)
+        limit = preprocess.get("max_image_pixels", MAX_IMAGE_PIXELS)
+        return cls(classify, limit, forward, postprocess)
 
 
 def _read(asked_for: _Labelling | None, asked: Asked) -> torch.Tensor | str:
@@ -125,7 +127,8 @@ def _read(asked_for: _Labelling | None, asked: Asked) -> torch.Tensor | str:
     if asked.problem:
         return asked.problem
     try:
-        return asked_for.classify.preprocessing.crop(decode_image(asked.path))
+        pixels = decode_image(asked.path, asked_for.max_image_pixels)
+        return asked_for.classify.preprocessing.crop(pixels)
     except InvalidImageError as error:
         return str(error)
 

@@ -85,6 +85,16 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def add_pixel_limit(parser: argparse.ArgumentParser) -> None:
+    """Add `--max_image_pixels`, None where it is not given, to a verb that reads photographs."""
+    parser.add_argument(
+        "--max_image_pixels",
+        type=positive,
+        metavar="N",
+        help="width x height up to which an image is read (default: 64,000,000)",
+    )
+
+
 def number(text: str) -> float:
     """Parse a number, for an argument's `type`.
 

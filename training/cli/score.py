@@ -9,6 +9,7 @@ from typing import Any
 
 from training.cli.parsing import (
     add_data_options,
+    add_pixel_limit,
     add_verb,
     given_options,
     number,
@@ -148,6 +149,7 @@ def predict(args: argparse.Namespace) -> int:
         abstain=args.abstain,
         coverage=args.coverage,
         not_food=args.not_food,
+        max_image_pixels=args.max_image_pixels,
     ):
         if answer.error is None:
             answered += 1
@@ -202,6 +204,7 @@ def _add_predict(verbs: Any) -> None:
         type=number,
         help="say what may be no food; SHARE of real food is refused too (alone: 0.05)",
     )
+    add_pixel_limit(p)
     p.add_argument("--revision", help="of a model on the Hub")
     p.add_argument(
         "--batch_size", type=positive, default=8, help="images at once (default: %(default)s)"

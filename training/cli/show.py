@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from training.cli.parsing import add_verb, positive, quiet_libraries
+from training.cli.parsing import add_pixel_limit, add_verb, positive, quiet_libraries
 from training.common.errors import UserError
 
 
@@ -47,7 +47,15 @@ def explain(args: argparse.Namespace) -> None:
     from inference.apps.explain.page import measure, render
     from inference.apps.explain.strip import save_strip
 
-    facts = measure(models, photo, args.label, args.language, args.block, args.revision)
+    facts = measure(
+        models,
+        photo,
+        args.label,
+        args.language,
+        args.block,
+        args.revision,
+        args.max_image_pixels,
+    )
     page = render(facts, args.language)
     if args.picture is not None:
         # First: a network that is no ViT has none, and then nothing is written.
@@ -101,6 +109,7 @@ def _add_explain(verbs: Any) -> None:
         metavar="FILE",
         help="also a PNG: patches, attention in three blocks, what speaks for the answer",
     )
+    add_pixel_limit(p)
     p.add_argument("--revision", help="of the first model on the Hub")
     p.add_argument(
         "--output",

@@ -33,6 +33,7 @@ def measure(
     language: str = "en",
     block: int | None = None,
     revision: str | None = None,
+    max_image_pixels: int | None = None,
 ) -> dict[str, Any]:
     """Measure everything that the page of one photograph says: JSON values, for `render`.
 
@@ -43,12 +44,15 @@ def measure(
         language: of the page and of the dishes' names, one of `LANGUAGES`.
         block: the one that is shown from inside, from 1; None: the middle one.
         revision: commit, tag or branch of the first model on the Hub.
+        max_image_pixels: limit on the photograph's width x height; None: `MAX_IMAGE_PIXELS`.
 
     Raises:
         UserError: a model or photograph that cannot be read or explained, an unknown label, a block
             that is not there.
     """
-    pixels = read_photo(photo)  # first: it is the quickest thing that can be wrong
+    pixels = read_photo(
+        photo, max_image_pixels
+    )  # first: it is the quickest thing that can be wrong
     subjects = [Subject.load(models[0], revision), *map(Subject.load, models[1:])]
     kinds = [subject.is_vit for subject in subjects]
     if len(subjects) == 2 and kinds != [True, False]:

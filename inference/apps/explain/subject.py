@@ -14,7 +14,7 @@ from inference.apps.explain.encoding import jpeg_url, png_url, shares
 from inference.apps.output import one_line
 from inference.food_classification import FoodClassificationPipeline
 from inference.food_explain import explain, labels_asked, vit_parts
-from inference.food_images import InvalidImageError, Preprocessing, decode_image
+from inference.food_images import MAX_IMAGE_PIXELS, InvalidImageError, Preprocessing, decode_image
 from training.common.errors import UserError
 from training.common.paths import did_you_mean, local_path
 from training.evaluation.formats import read_evaluation
@@ -73,8 +73,12 @@ class Subject:
             ) from error
 
 
-def read_photo(path: str) -> np.ndarray:
+def read_photo(path: str, max_image_pixels: int | None = None) -> np.ndarray:
     """Decode an image file to uint8 (height, width, 3).
+
+    Args:
+        path: as the person typed it.
+        max_image_pixels: limit on width x height; None: `MAX_IMAGE_PIXELS`.
 
     Raises:
         UserError: there is no such file, or it is no image; one line with the cure.
@@ -85,7 +89,7 @@ def read_photo(path: str) -> np.ndarray:
     if not place.exists():
         raise UserError(f"{path}: no such file; give the path of an image file{did_you_mean(path)}")
     try:
-        return decode_image(place)
+        return decode_image(place, max_image_pixels or MAX_IMAGE_PIXELS)
     except InvalidImageError as error:
         raise UserError(f"{path}: {error}") from error
 

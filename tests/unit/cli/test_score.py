@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from PIL import Image
 
 from tests.unit.compare.toy_runs import A, B, write_run
 from tests.unit.toys import jpeg, write_image_folder
@@ -120,6 +121,14 @@ def test_one_bad_image_does_not_stop_the_others(food101, tiny_run, images, tmp_p
     assert [row.keys() for row in rows if row is not rows[1]] == [{"image", "labels"}] * 3
     code, out, _ = food101("predict", tiny_run, bad, bad, "--json")
     assert code == 2 and len(json.loads(out)) == 2
+
+
+def test_the_limit_on_pixels_that_a_refusal_names_can_be_raised(food101, tiny_run, images):
+    width, height = Image.open(images[0]).size
+    words = ("predict", tiny_run, images[0], "--max_image_pixels")
+    code, _, err = food101(*words, str(width * height - 1))
+    assert code == 2 and err.endswith("make it smaller or raise max_image_pixels\n")
+    assert food101(*words, str(width * height))[0] == 0
 
 
 def test_predict_names_dishes_in_a_language(food101, refused, tiny_run, images):

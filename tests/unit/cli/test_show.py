@@ -96,6 +96,10 @@ def test_a_finished_run_tells_how_often_it_is_right(food101, tiny_run, at, tmp_p
         (["vit", "dinner.png", "--language", "de"], "invalid choice: 'de'"),
         (["vit", "dinner.png", "--output", "."], "--output . is a folder"),
         (["vit", "dinner.png", "--output", "no/page.html"], "there is no folder no"),
+        (
+            ["vit", "dinner.png", "--max_image_pixels", "9"],
+            "make it smaller or raise max_image_pix",
+        ),
         (["vit", "dinner.png", "--picture", "strip.jpg"], "it is written as PNG"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

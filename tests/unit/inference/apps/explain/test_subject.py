@@ -92,6 +92,10 @@ def test_a_report_that_is_none_is_not_passed_over(subject, folder, text):
 def test_a_photograph_is_decoded(tmp_path):
     path = draw(tmp_path / "dinner.png")
     assert np.array_equal(read_photo(str(path)), np.asarray(photo()))
+    height, width = read_photo(str(path), 10**9).shape[:2]
+    assert read_photo(str(path), height * width).shape[:2] == (height, width)
+    with pytest.raises(UserError, match="dinner.png: .* over the limit of"):
+        read_photo(str(path), height * width - 1)
 
 
 def test_what_is_no_photograph_is_refused(tmp_path):
