@@ -20,6 +20,7 @@ from training.model.config_block import merge_block, read_block
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+SPEED = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks" / "results" / "runs"
 
 
@@ -28,8 +29,8 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    """Of README in blocks, of the page on recipes also between backticks."""
-    found = [*blocks("bash"), *re.findall(r"`(food101 train [^`]+)`", RECIPES)]
+    """Of README and the page on speed in blocks, of the page on recipes also between backticks."""
+    found = [*blocks("bash"), *blocks("bash", SPEED), *re.findall(r"`(food101 train [^`]+)`", RECIPES)]
     lines = [line for block in found for line in block.splitlines() if line.strip()]
     return [shlex.split(line, comments=True) for line in lines]
 
