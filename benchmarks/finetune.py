@@ -82,7 +82,7 @@ SHARED = {
     "report_to": ["none"],
 }
 # What small_data says of these is for its own size of image and of run.
-NOT_TAKEN = {"model", "num_train_epochs", "early_stopping_patience", "per_device_train_batch_size"}
+NOT_TAKEN = {"model", "num_train_epochs", "min_steps", "per_device_train_batch_size"}
 
 
 def ours() -> dict[str, Any]:

@@ -30,7 +30,11 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 def commands() -> list[list[str]]:
     """Of README and the page on speed in blocks, of the page on recipes also between backticks."""
-    found = [*blocks("bash"), *blocks("bash", SPEED), *re.findall(r"`(food101 train [^`]+)`", RECIPES)]
+    found = [
+        *blocks("bash"),
+        *blocks("bash", SPEED),
+        *re.findall(r"`(food101 train [^`]+)`", RECIPES),
+    ]
     lines = [line for block in found for line in block.splitlines() if line.strip()]
     return [shlex.split(line, comments=True) for line in lines]
 

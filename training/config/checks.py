@@ -26,6 +26,7 @@ _NAMED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("crop_scale", "horizontal_flip", "gradient_checkpointing_kwargs"), ()),
     **dict.fromkeys(("mix_probability", "mix_switch_probability", "mix_off_epoch"), ()),
     **dict.fromkeys(("randaugment_num_ops", "randaugment_magnitude"), ()),
+    "min_steps": (0,),
     **dict.fromkeys(("learning_rate", "probe_epochs", "optim_args", "optim_target_modules"), ()),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "neftune_noise_alpha"), ()),
 }
@@ -49,7 +50,8 @@ def check_mixing(augmentation: Augmentation, args: FineTuningArguments) -> None:
     Neighbours in a batch are mixed, so that both images of a pair must be in one device's batch.
 
     Raises:
-        UserError: the batch of one device is odd, or `mix_off_epoch` is after the last epoch.
+        UserError: the batch of one device is odd, or `mix_off_epoch` is after the last epoch, or no
+            one can say which the last is.
     """
     if not augmentation.mixes(epoch=0):
         return
@@ -58,6 +60,11 @@ def check_mixing(augmentation: Augmentation, args: FineTuningArguments) -> None:
         raise UserError(
             f"mix_off_epoch is {off} and num_train_epochs {epochs:g}: mixing would never be off; give "
             "an epoch before the last, or 0 to mix to the end"
+        )
+    if off and args.min_steps and args.max_steps < 1:
+        raise UserError(
+            f"mix_off_epoch is {off} and min_steps {args.min_steps}, which may add epochs: give one of the "
+            "two, or max_steps"
         )
     if args.per_device_train_batch_size % 2:
         raise UserError(

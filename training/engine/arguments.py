@@ -215,6 +215,12 @@ class TrainerKeys:
         give="a whole number, or -1",
         usual=True,
     )
+    min_steps: int = key(
+        0,
+        "train more epochs where num_train_epochs makes fewer optimizer steps; max_steps goes over it",
+        at_least=0,
+        usual=True,
+    )
     learning_rate: float = key(
         5e-5, "peak learning rate", at_least=0, give="a number from 0 up", usual=True
     )

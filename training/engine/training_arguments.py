@@ -70,6 +70,20 @@ class FineTuningArguments(_KeyedArguments):
         """Return every field and the recipe's other keys: what TensorBoard and other trackers record."""
         return {**super().to_dict(), **self.other_keys}
 
+    def lengthened(self, steps_an_epoch: int) -> FineTuningArguments:
+        """Copy with `max_steps` at `min_steps`, where the epochs make fewer; else return these."""
+        if self.max_steps > 0 or self.num_train_epochs * steps_an_epoch >= self.min_steps:
+            return self
+        changed = copy.copy(self)
+        changed.max_steps = self.min_steps
+        return changed
+
+    def epochs(self, steps_an_epoch: int) -> float:
+        """Count the epochs of the whole schedule, which may end within one."""
+        if self.max_steps < 1:
+            return self.num_train_epochs
+        return round(self.max_steps / steps_an_epoch, 2)
+
     def _check_values(self) -> None:
         check_ranges(self)
         if self.max_steps == 0:

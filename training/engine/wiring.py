@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import math
 from typing import Any
+
+from accelerate import PartialState
 
 from training.common.errors import UserError
 from training.data.splits import Splits
@@ -26,6 +30,8 @@ from training.input.batch import EpochSampler
 from training.input.eval_images import evaluation_images
 from training.input.train_images import TrainImages
 from training.model.network import Network
+
+logger = logging.getLogger(__name__)
 
 # In the order in which they act: an image is erased before it is mixed.
 EXTENSIONS: tuple[type[Extension], ...] = (
@@ -51,8 +57,9 @@ def build_trainer(
         UserError: fewer training images than one global batch, nothing that selects, or a network
             that cannot do what the recipe asks.
     """
+    check_trained(splits, settings.training)
+    settings = lengthened(settings, len(splits.train))
     args = settings.training
-    check_trained(splits, args)
     if args.gradient_checkpointing and not network.model.supports_gradient_checkpointing:
         raise UserError(
             f"gradient_checkpointing: {type(network.model).__name__} does not support it; leave it out"
@@ -75,6 +82,20 @@ def build_trainer(
         processing_class=network.processor,  # for FSDP and DeepSpeed, whose files Trainer writes
         compute_metrics=selection_metrics(),
     )
+
+
+def lengthened(settings: Settings, num_images: int) -> Settings:
+    """Replace the epochs of a recipe by its `min_steps`, where so few images make fewer; say so."""
+    args, an_epoch = settings.training, num_images // settings.training.total_train_batch_size
+    changed = args.lengthened(an_epoch)
+    if changed is args:
+        return settings
+    if PartialState().is_main_process:
+        logger.info(
+            f"min_steps {args.min_steps}: {changed.epochs(an_epoch):g} epochs of {an_epoch} steps, not "
+            f"{args.num_train_epochs:g}"
+        )
+    return dataclasses.replace(settings, training=changed)
 
 
 def build_method(network: Network, settings: Settings) -> Method:

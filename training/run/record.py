@@ -31,7 +31,6 @@ TRAINING_KEYS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "per_device_eval_batch_size",
-    "num_train_epochs",
     "learning_rate",
     "warmup_steps",
     "weight_decay",
@@ -196,7 +195,8 @@ def describe_training(recipe: Recipe, trainer: BaseTrainer) -> dict[str, Any]:
 
     Returns:
         The keys world_size, device, mixed_precision, optimizer, lr_scheduler_type, those of
-        `describe_step`, those of `TRAINING_KEYS`, tune, lora (None, or see `describe_lora`),
+        `describe_step`, those of `TRAINING_KEYS`, num_train_epochs (of the whole schedule, also where
+        steps were given), tune, lora (None, or see `describe_lora`),
         num_trainable_parameters, optimization (the keys of ExtensionArguments, and
         early_stopping_patience), further (see `describe_further`), loss (name, and q or None) and
         augmentation (see `Augmentation.active_keys`; {} of a linear probe). What the trainer knows
@@ -212,6 +212,7 @@ def describe_training(recipe: Recipe, trainer: BaseTrainer) -> dict[str, Any]:
         "lr_scheduler_type": args.lr_scheduler_type.value,
         **describe_step(trainer),
         **{key: getattr(args, key) for key in TRAINING_KEYS},
+        "num_train_epochs": args.epochs(trainer.sampler.steps_per_epoch),
         "tune": recipe.method.tune,
         "lora": describe_lora(recipe.method),
         "num_trainable_parameters": count_parameters(trainer.model)[0],

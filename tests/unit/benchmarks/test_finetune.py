@@ -74,6 +74,21 @@ def test_lora_is_run_at_thirty_a_class_alone(finetune):
     assert {**without, "tune": "probe_then_lora"} == with_lora
 
 
+def test_the_packaged_recipe_has_the_length_that_was_measured(finetune):
+    recipe = yaml.safe_load(finetune.find_recipe("small_data").read_text())
+    assert recipe["min_steps"] == finetune.STEPS
+    assert recipe["eval_steps"] * finetune.SCORINGS == 1
+    assert recipe["total_train_batch_size"] == finetune.BATCH
+    for key in ("eval_strategy", "save_strategy"):
+        assert recipe[key] == finetune.SHARED[key]
+    for photographs in (
+        finetune.FEW,
+        finetune.SOME,
+    ):  # of 10 classes; with more its epochs make more steps
+        steps = photographs * 10 * 4 // 5 // finetune.BATCH * recipe["num_train_epochs"]
+        assert steps < finetune.STEPS
+
+
 def test_each_part_is_in_the_recipe_and_is_left_out_at_the_rate_that_was_chosen(finetune, tmp_path):
     whole = finetune.keys_of("probe_then_full")
     for part, without in finetune.PARTS.items():

@@ -25,6 +25,13 @@ def test_mixing_that_would_never_end_is_refused(parse, refused):
         parse(text, "--num_train_epochs", "3", *words)
 
 
+def test_an_end_of_mixing_that_depends_on_the_number_of_images_is_refused(parse, refused):
+    text = "cutmix: 1.0\nmix_off_epoch: 2\nmin_steps: 470\n"
+    assert refused(text).startswith("mix_off_epoch is 2 and min_steps 470, which may add epochs")
+    for words in (["--min_steps", "0"], ["--mix_off_epoch", "0"], ["--max_steps", "470"]):
+        parse(text, *words)
+
+
 @pytest.mark.parametrize("key", ["mixup", "cutmix"])
 def test_an_odd_batch_cannot_be_mixed(parse, refused, key):
     words = ["--total_train_batch_size=15", "--per_device_train_batch_size=5"]

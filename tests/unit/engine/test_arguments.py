@@ -52,6 +52,7 @@ from training.engine.arguments import (
         ("lora_dropout", 1.0),
         ("label_smoothing_factor", 1.0),
         ("num_train_epochs", -1.0),
+        ("min_steps", -1),
         ("learning_rate", math.nan),
         ("weight_decay", -0.1),
         ("max_grad_norm", -1.0),

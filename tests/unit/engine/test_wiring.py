@@ -6,6 +6,7 @@ import dataclasses
 import datasets
 import numpy as np
 import pytest
+import torch
 from transformers import EvalPrediction, ResNetConfig, ResNetForImageClassification
 
 from tests.unit.toys import (
@@ -32,6 +33,26 @@ def test_fewer_images_than_a_batch_are_refused(trainer_for):
     with pytest.raises(UserError, match="total_train_batch_size 19 is more than the 18 training"):
         trainer_for(total_train_batch_size=19)
     trainer_for(total_train_batch_size=18)
+
+
+def test_few_images_are_trained_on_for_min_steps(trainer_for, caplog):
+    """18 images in batches of 6: 3 steps an epoch."""
+    caplog.set_level("INFO")
+    longer = trainer_for("longer", total_train_batch_size=6, num_train_epochs=2, min_steps=8)
+    assert "min_steps 8: 2.67 epochs of 3 steps, not 2" in caplog.text
+    given = trainer_for("given", total_train_batch_size=6, max_steps=8)
+    for trainer in (longer, given):
+        trainer.train()
+        assert trainer.state.global_step == 8
+    weights = [each.network.model.state_dict() for each in (longer, given)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("keys", [{"num_train_epochs": 3}, {"max_steps": 2}])
+def test_min_steps_shorten_nothing_and_max_steps_go_over_them(trainer_for, caplog, keys):
+    caplog.set_level("INFO")
+    args = trainer_for(total_train_batch_size=6, min_steps=9, **keys).args
+    assert args.max_steps == keys.get("max_steps", -1) and "min_steps" not in caplog.text
 
 
 def test_a_network_without_checkpointing_is_refused(splits, tmp_path):

@@ -20,9 +20,15 @@ from tests.unit.toys import (
 )
 from training.data.arguments import DataArguments
 from training.data.loading import load_splits
-from training.engine.arguments import ExtensionArguments, TrainerKeys
+from training.engine.arguments import (
+    ExtensionArguments,
+    LossArguments,
+    MethodArguments,
+    TrainerKeys,
+)
 from training.engine.trainer import FoodTrainer
 from training.engine.wiring import build_trainer
+from training.input.arguments import Augmentation
 from training.model.arguments import ModelArguments
 from training.run import record
 from training.run.record import (
@@ -34,6 +40,7 @@ from training.run.record import (
     describe_model,
     describe_selection,
     describe_step,
+    describe_training,
     input_line,
     package_sources,
     step_line,
@@ -54,6 +61,22 @@ def test_run_json(tiny_run):
     assert training["stopped_early"] is False and training["optimization"]["ema_decay"] is None
     assert record["selection"]["n"] == 12 and record["selection"]["best_step"] in (4, 8)
     assert re.fullmatch("[0-9a-f]{64}", record["code_sha256"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "epochs"),
+    [({"num_train_epochs": 5}, 5), ({"max_steps": 7}, 2.33), ({"min_steps": 8}, 2.67)],
+)
+def test_the_epochs_are_those_of_the_schedule(trainer_for, keys, epochs):
+    """18 images in batches of 6; the card says how long a run was by these."""
+    trainer = trainer_for(total_train_batch_size=6, **{"num_train_epochs": 1, **keys})
+    recipe = recipe_of(
+        method=MethodArguments(),
+        loss=LossArguments(),
+        augmentation=Augmentation(),
+        training=trainer.args,
+    )
+    assert describe_training(recipe, trainer)["num_train_epochs"] == epochs
 
 
 def test_selection_and_history_agree(tiny_run):
