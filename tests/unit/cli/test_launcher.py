@@ -148,7 +148,8 @@ with exit_on_interrupt():
     time.sleep(60)
 """
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from training.cli import launcher
 launcher.TRAINING = "stub"
 if sys.argv[1:]:

@@ -18,6 +18,9 @@ HEAD = """
 import os, signal, sys, threading, time
 from training.common import signals
 from training.common.signals import Interrupted, exit_on_interrupt
+# Who began the tests may ignore them, as nohup does, and a process inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 def tell(number=signal.SIGTERM): os.kill(os.getpid(), number)
 """
 
