@@ -217,7 +217,7 @@ class TrainerKeys:
     )
     min_steps: int = key(
         0,
-        "train more epochs where num_train_epochs makes fewer optimizer steps; max_steps goes over it",
+        "more epochs where they make fewer steps; max_steps goes over it",
         at_least=0,
         usual=True,
     )
