@@ -95,6 +95,17 @@ def test_named_files_exist():
         assert (ROOT / "training" / "recipes" / f"{name}.yaml").is_file()
 
 
+def test_a_recorded_card_is_that_of_its_run():
+    cards = sorted(RESULTS.glob("*.md"))
+    assert cards
+    for card in cards:
+        text = card.read_text(encoding="utf-8")
+        report = in_format_2(json.loads(card.with_suffix(".json").read_text()))
+        top1 = report["metrics"]["top1"]["value"]
+        assert f"Top-1 accuracy on {report['n']} test images: **{100 * top1:.1f} %**" in text
+        assert not re.search(r"[ `\"](/(?!\s)|[A-Z]:\\)", text)  # no path of a machine
+
+
 def test_figures_are_those_of_the_recorded_runs():
     rows = re.findall(
         r"^\| `(\w+)`.*?\| ([\d.]+) % \| ([\d.]+) to ([\d.]+) % \| (\d+) \|", README, re.M
