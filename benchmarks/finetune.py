@@ -56,7 +56,7 @@ from training.model.network import label_names_from
 
 RESULTS = ROOT / "benchmarks" / "results" / "finetune.json"
 BATCH, STEPS, SCORINGS = 16, 470, 10
-RATES = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+RATES = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 FEW, SOME, MANY = 10, 30, 100
 
 # The keys that take a part out of (d).

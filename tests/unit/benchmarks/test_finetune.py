@@ -127,7 +127,7 @@ def row(finetune, method="example", seed=0, rate=1e-4, photographs=30, **more) -
         ({2e-5: 0.5, 5e-5: 0.4, 1e-5: 0.45}, 3, 2e-5),
         ({2e-5: 0.5, 5e-5: 0.6, 1e-4: 0.7, 3e-4: 0.1}, 4, 1e-4),
         ({2e-5: 0.5, 5e-5: 0.4, 1e-5: 0.6, 5e-6: 0.6, 2e-6: 0.2}, 5, 5e-6),  # equal: by its loss
-        ({rate: 0.5 + rate for rate in (2e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3)}, 6, 3e-3),  # the end
+        ({rate: 0.5 + rate for rate in (2e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}, 7, 1e-2),  # the end
     ],
 )
 def test_rates_are_walked_until_both_neighbours_are_worse(
