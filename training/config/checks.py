@@ -50,8 +50,8 @@ def check_mixing(augmentation: Augmentation, args: FineTuningArguments) -> None:
     Neighbours in a batch are mixed, so that both images of a pair must be in one device's batch.
 
     Raises:
-        UserError: the batch of one device is odd, or `mix_off_epoch` is after the last epoch, or no
-            one can say which the last is.
+        UserError: the batch of one device is odd, `mix_off_epoch` is after the last epoch, or
+            `min_steps` may add epochs.
     """
     if not augmentation.mixes(epoch=0):
         return
