@@ -9,7 +9,7 @@ every fifth of them selects. The 20 last ones are never in such a subset: they s
 recipes are chosen. The data set's own test images are scored once, after the learning rate of a method
 is chosen by the selection slice of seed 0 and written down. A method walks along one list of rates:
 from its first one upwards while that selects better, then downwards; so the best one has a worse
-neighbour on both sides, and no rate far beyond is trained to its end for nothing.
+neighbour on both sides, unless the list ends there, and no rate far beyond is trained for nothing.
 
 (a) is the recipe of transformers' run_image_classification.py, (b) the linear probe, (c) all weights
 by `training/recipes/small_data.yaml` without the probe that it begins with, (d) the same with it, (e) the

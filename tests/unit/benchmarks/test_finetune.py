@@ -81,10 +81,8 @@ def test_the_packaged_recipe_has_the_length_that_was_measured(finetune):
     assert recipe["total_train_batch_size"] == finetune.BATCH
     for key in ("eval_strategy", "save_strategy"):
         assert recipe[key] == finetune.SHARED[key]
-    for photographs in (
-        finetune.FEW,
-        finetune.SOME,
-    ):  # of 10 classes; with more its epochs make more steps
+    # Of 10 classes; with more than these its epochs make more steps.
+    for photographs in (finetune.FEW, finetune.SOME):
         steps = photographs * 10 * 4 // 5 // finetune.BATCH * recipe["num_train_epochs"]
         assert steps < finetune.STEPS
 
@@ -127,7 +125,11 @@ def row(finetune, method="example", seed=0, rate=1e-4, photographs=30, **more) -
         ({2e-5: 0.5, 5e-5: 0.4, 1e-5: 0.45}, 3, 2e-5),
         ({2e-5: 0.5, 5e-5: 0.6, 1e-4: 0.7, 3e-4: 0.1}, 4, 1e-4),
         ({2e-5: 0.5, 5e-5: 0.4, 1e-5: 0.6, 5e-6: 0.6, 2e-6: 0.2}, 5, 5e-6),  # equal: by its loss
-        ({rate: 0.5 + rate for rate in (2e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}, 7, 1e-2),  # the end
+        (
+            {rate: 0.5 + rate for rate in (2e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+            7,
+            1e-2,
+        ),  # the end
     ],
 )
 def test_rates_are_walked_until_both_neighbours_are_worse(

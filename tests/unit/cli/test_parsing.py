@@ -7,8 +7,10 @@ import os
 
 import pytest
 
+from inference.food_images import MAX_IMAGE_PIXELS
 from training.cli.parsing import (
     FoodParser,
+    add_pixel_limit,
     add_verb,
     number,
     plain_options,
@@ -25,6 +27,12 @@ def test_what_is_no_whole_number_of_at_least_1(text):
 
 def test_a_whole_number():
     assert (positive("1"), positive("12")) == (1, 12)
+
+
+def test_the_limit_on_pixels_in_the_help_is_that_of_the_decoder():
+    parser = argparse.ArgumentParser()
+    add_pixel_limit(parser)
+    assert f"(default: {MAX_IMAGE_PIXELS:,})" in " ".join(parser.format_help().split())
 
 
 def test_a_number():
